@@ -1,11 +1,12 @@
-"""What the builder needs from the floor around it: an executor for RUN steps. Owns the Protocol and its values only.
+"""What the builder needs from the floor around it: an executor for RUN steps. Owns the Protocol and its
+values only.
 
 The promise of an executor, which `tests/unit/test_build_solve.py` pins with a fake one:
 
 - it runs `argv` on the writable root file system that `rootfs` describes, waits, and returns the exit code;
-- mount points it needs and does not find (/proc, /dev, /etc/hosts, the place of a CA bundle) it may create, as empty
-  directories and empty files only, at the paths it names in `stubs`; the builder looks before the step which of them
-  are there, and afterwards takes the new ones away again, so that none gets into a layer;
+- mount points it needs and does not find (/proc, /dev, /etc/hosts, the place of a CA bundle) it may create,
+  as empty directories and empty files only, at the paths it names in `stubs`; the builder looks before the
+  step which of them are there, and afterwards takes the new ones away again, so that none gets into a layer;
 - nothing of the host (proxy variables, CA bundle, resolver) may be written into the root file system;
 - it leaves no process, mount, cgroup or interface behind, also when it raises or is cancelled.
 """
@@ -21,7 +22,9 @@ from lading.store.snapshots import Rootfs
 
 @dataclass(frozen=True)
 class Limits:
-    """Resource limits of each RUN step, in Docker's build units (bytes, microseconds); 0 or "" means unset."""
+    """Resource limits of each RUN step, in Docker's build units (bytes, microseconds); 0 or "" means
+    unset.
+    """
 
     memory: int = 0
     memory_swap: int = 0
@@ -36,6 +39,9 @@ class Limits:
     cgroup_parent: str = ""
 
 
+NO_LIMITS = Limits()
+
+
 @dataclass(frozen=True)
 class Identity:
     """Who a step runs as, already resolved against the image's own /etc/passwd and /etc/group."""
@@ -48,9 +54,11 @@ class Identity:
 
 @dataclass(frozen=True)
 class StepMount:
-    """A `RUN --mount` the executor makes over the root file system; the target directory or file already exists there.
+    """A `RUN --mount` the executor makes over the root file system; the target directory or file already
+    exists there.
 
-    `type` is bind (`source` is an absolute host path, or a path found through `source_fd` as /proc/self/fd/N) or tmpfs.
+    `type` is bind (`source` is an absolute host path, or a path found through `source_fd` as
+    /proc/self/fd/N) or tmpfs.
     """
 
     type: str
@@ -64,9 +72,10 @@ class StepMount:
 class Step:
     """One command to run in a root file system.
 
-    `env` is complete (HOME and PATH included) but for what host trust adds; `working_dir` exists already. `output` may
-    be called from any one thread, with chunks of any size, stream "stdout" or "stderr". `cancelled` is polled at least
-    every 100 ms; when it becomes true the executor kills everything in the step and raises Cancelled.
+    `env` is complete (HOME and PATH included) but for what host trust adds; `working_dir` exists already.
+    `output` may be called from any one thread, with chunks of any size, stream "stdout" or "stderr".
+    `cancelled` is polled at least every 100 ms; when it becomes true the executor kills everything in the
+    step and raises Cancelled.
     """
 
     id: str  # 64 hex digits, names the step's container, cgroup and run directory
@@ -95,12 +104,14 @@ class Executor(Protocol):
     def run(self, step: Step) -> int:
         """Run the step to its end and return its exit code (128+n when signal n killed it).
 
-        Raises a LadingError when the step could not be started at all (126 and 127, a program that cannot be run or is
-        not there, are exit codes, with the reason given to `output`); raises Cancelled when `cancelled` became true.
+        Raises a LadingError when the step could not be started at all (126 and 127, a program that cannot be
+        run or is not there, are exit codes, with the reason given to `output`); raises Cancelled when
+        `cancelled` became true.
         """
 
     def host_trust(self) -> str:
-        """What of the host a trusting step sees, in a few words ("the CA bundle /etc/corp.pem and proxy variables").
+        """What of the host a trusting step sees, in a few words ("the CA bundle /etc/corp.pem and proxy
+        variables").
 
         "" when the host has nothing beyond the distribution's defaults: automatic host trust is then off.
         """

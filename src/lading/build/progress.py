@@ -12,10 +12,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Vertex:
-    """One step of the build. It is sent again, whole, whenever something in it changed; `id` ties the sendings together.
+    """One step of the build. It is sent again, whole, whenever something in it changed; `id` ties the
+    sendings together.
 
-    First sending: `started_ns` set, `completed_ns` 0. `container` appears when a RUN step starts. Last sending:
-    `completed_ns` set and either `error`, or `result`. A cached step is sent started, then completed with `cached`.
+    First sending: `started_ns` set, `completed_ns` 0. `container` appears when a RUN step starts. Last
+    sending: `completed_ns` set and either `error`, or `result`. A cached step is sent started, then
+    completed with `cached`.
     """
 
     id: str
@@ -61,7 +63,8 @@ Progress = Vertex | Log | Notice | Finished
 
 
 def to_json(event: Progress) -> dict[str, Any]:
-    """The JSON line of `POST /build?progress=vertex`: {"vertex": {...}} | {"log": {...}} | {"notice": ...} | {"finished": ...}.
+    """The JSON line of `POST /build?progress=vertex`: {"vertex": {...}} | {"log": {...}} | {"notice": ...} |
+    {"finished": ...}.
 
     A log's bytes go as text when they are UTF-8, else as {"base64": ...}, so that no byte is lost.
     """

@@ -1,11 +1,13 @@
-"""What a build is asked to do, as one value. Owns its fields and defaults; never reads the environment or the disk."""
+"""What a build is asked to do, as one value. Owns its fields and defaults; never reads the environment or
+the disk.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from lading.build.ports import Limits
+from lading.build.ports import NO_LIMITS, Limits
 
 
 def never() -> bool:
@@ -17,9 +19,9 @@ def never() -> bool:
 class BuildRequest:
     """One build. Strings are as the user gave them; the builder checks them and answers with Invalid.
 
-    `context_dir` is an absolute directory on this host, or "" for a build without context (a Dockerfile from standard
-    input). A context that came as a tar is unpacked first with `context.received`, which also says `ephemeral=True`:
-    the digests of its files are then not remembered, since their inodes will not come back.
+    `context_dir` is an absolute directory on this host, or "" for a build without context (a Dockerfile from
+    standard input). A context that came as a tar is unpacked first with `context.received`, which also says
+    `ephemeral=True`: the digests of its files are then not remembered, since their inodes will not come back.
     """
 
     context_dir: str = ""
@@ -39,6 +41,6 @@ class BuildRequest:
     host_trust: bool | None = None  # None: on when the executor says that the host has a bundle of its own
     network_mode: str = "default"  # default, none, host, or what the executor knows
     extra_hosts: tuple[str, ...] = ()  # "name:ip"
-    limits: Limits = Limits()
+    limits: Limits = NO_LIMITS
     compression: str = "gzip"  # gzip, zstd or tar: the media type of new layers
     cancelled: Callable[[], bool] = never
