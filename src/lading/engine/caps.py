@@ -1,0 +1,70 @@
+"""Capability sets of a container: the default fourteen, and what --cap-add and --cap-drop make of them.
+
+Owns names and arithmetic; never asks the kernel (the runtime drops what this kernel does not know).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from lading.base.errors import Invalid
+
+# linux/capability.h, in bit order.
+ALL = tuple(
+    "CAP_" + name
+    for name in (
+        "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE "
+        "NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT "
+        "SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE "
+        "AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ "
+        "PERFMON BPF CHECKPOINT_RESTORE"
+    ).split()
+)
+
+DEFAULT = tuple(
+    name
+    for name in ALL
+    if name[4:]
+    in frozenset(
+        "CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE "
+        "SYS_CHROOT KILL AUDIT_WRITE".split()
+    )
+)
+"""What every mainstream engine grants at most; issue 3 holds us to no more."""
+
+_KNOWN = frozenset(ALL)
+
+
+def resolve(add: Iterable[str] = (), drop: Iterable[str] = (), privileged: bool = False) -> tuple[str, ...]:
+    """The granted set, in bit order. ALL in `add` starts from everything, ALL in `drop` from nothing."""
+    if privileged:
+        return ALL
+    added, dropped = _names(add, "--cap-add"), _names(drop, "--cap-drop")
+    if not added and not dropped:
+        return DEFAULT
+    if "ALL" in added:
+        granted = set(ALL) - dropped
+    elif "ALL" in dropped:
+        granted = set(added)
+    else:
+        granted = (set(DEFAULT) | added) - dropped
+    return tuple(name for name in ALL if name in granted)
+
+
+def _names(given: Iterable[str], flag: str) -> set[str]:
+    """Canonical names: upper case, with CAP_; "ALL" stays."""
+    names = set()
+    for text in given:
+        name = text.strip().upper()
+        if name in ("ALL", "CAP_ALL"):
+            names.add("ALL")
+            continue
+        if not name.startswith("CAP_"):
+            name = "CAP_" + name
+        if name not in _KNOWN:
+            raise Invalid(
+                f'invalid {flag}: unknown capability "{text}"',
+                hint="capabilities(7) lists the names; write them with or without CAP_.",
+            )
+        names.add(name)
+    return names
