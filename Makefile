@@ -1,0 +1,49 @@
+# lading: `make demo` shows the whole job, `make test` proves it. Everything is installed into .venv in this checkout.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+PYTEST_ARGS ?=
+
+.PHONY: help install demo test test-tools lint bench clean
+
+help:
+	@echo "make install   lading into .venv"
+	@echo "make demo      from a Dockerfile to a prediction over HTTP (root)"
+	@echo "make test      lint and the whole suite (root)"
+	@echo "make lint      ruff and mypy"
+	@echo "make bench     lading beside the container engines this machine has; writes BENCHMARKS.md (root)"
+	@echo "make clean     remove .venv and caches; says how to remove images and containers"
+
+install: .venv/.installed
+
+.venv/.installed: pyproject.toml
+	@bash examples/lib/venv.sh "$(PYTHON)"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e .
+	@touch $@
+
+.venv/.tested: .venv/.installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+demo: install
+	@bash examples/demo.sh
+
+test-tools: .venv/.tested
+	@bash examples/lib/packages.sh mmdebstrap=mmdebstrap busybox=busybox-static ip=iproute2 nft=nftables
+
+lint: .venv/.tested
+	$(BIN)/ruff check src tests bench examples
+	$(BIN)/ruff format --check src tests bench examples
+	$(BIN)/mypy
+
+test: test-tools lint
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: install
+	@bash examples/lib/packages.sh busybox=busybox-static
+	$(BIN)/python -m bench $(BENCH_ARGS)
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist src/*.egg-info
+	find src tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	@echo "Containers and images stay. 'lading system prune -a' before this removes them; README.md tells the rest."
