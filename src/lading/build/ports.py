@@ -4,9 +4,10 @@ values only.
 The promise of an executor, which `tests/unit/test_build_solve.py` pins with a fake one:
 
 - it runs `argv` on the writable root file system that `rootfs` describes, waits, and returns the exit code;
-- mount points it needs and does not find (/proc, /dev, /etc/hosts, the place of a CA bundle) it may create,
-  as empty directories and empty files only, at the paths it names in `stubs`; the builder looks before the
-  step which of them are there, and afterwards takes the new ones away again, so that none gets into a layer;
+- mount points it needs and does not find (/proc, /dev, /etc/hosts, the place of a CA bundle) never appear in
+  the writable layer of an overlay; in a bind root (the copy snapshotter) it may create them, as empty
+  directories and empty files, at the paths it names in `stubs`: the builder looks before the step which of
+  them are there, and afterwards takes the new ones away again;
 - nothing of the host (proxy variables, CA bundle, resolver) may be written into the root file system;
 - it leaves no process, mount, cgroup or interface behind, also when it raises or is cancelled.
 """
@@ -43,22 +44,10 @@ NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True)
-class Identity:
-    """Who a step runs as, already resolved against the image's own /etc/passwd and /etc/group."""
-
-    uid: int = 0
-    gid: int = 0
-    groups: tuple[int, ...] = ()
-    home: str = "/"
-
-
-@dataclass(frozen=True)
 class StepMount:
-    """A `RUN --mount` the executor makes over the root file system; the target directory or file already
-    exists there.
+    """A `RUN --mount`, made over the root file system; the mount point exists already.
 
-    `type` is bind (`source` is an absolute host path, or a path found through `source_fd` as
-    /proc/self/fd/N) or tmpfs.
+    `type` is bind (`source` is an absolute host path) or tmpfs (`size` in bytes, 0 for no limit).
     """
 
     type: str
@@ -72,7 +61,8 @@ class StepMount:
 class Step:
     """One command to run in a root file system.
 
-    `env` is complete (HOME and PATH included) but for what host trust adds; `working_dir` exists already.
+    `env` is complete (PATH included) but for HOME, which comes with the user, and what host trust adds.
+    `working_dir` exists already.
     `output` may be called from any one thread, with chunks of any size, stream "stdout" or "stderr".
     `cancelled` is polled at least every 100 ms; when it becomes true the executor kills everything in the
     step and raises Cancelled.
@@ -83,7 +73,7 @@ class Step:
     argv: tuple[str, ...]
     env: tuple[str, ...]
     working_dir: str
-    user: Identity
+    user: str  # as USER says: "", name, uid, name:group, uid:gid
     network_mode: str  # default, none, host
     host_trust: bool
     extra_hosts: tuple[str, ...]
@@ -99,7 +89,7 @@ class Executor(Protocol):
 
     @property
     def stubs(self) -> tuple[str, ...]:
-        """Absolute paths at which `run` may leave empty mount points, parents before children."""
+        """Where `run` may leave empty mount points in a bind root; absolute, parents before children."""
 
     def run(self, step: Step) -> int:
         """Run the step to its end and return its exit code (128+n when signal n killed it).
