@@ -1,0 +1,183 @@
+"""Interfaces: bridges of the host, namespaces for containers, and the veth pairs between them.
+
+Owns what is said to the kernel about links, addresses, routes and their sysctls. Never touches packet
+rules, and remembers nothing: what exists is what the kernel says. Raises OSError; `networks` translates.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+from lading.linux import netlink_route as route
+from lading.linux import netns
+from lading.linux.netlink import ROUTE, Message, Netlink
+from lading.network.addresses import mac_of
+from lading.network.values import Bridge, Interface, pack_address, pack_mac, parse_subnet
+
+_LOOPBACK_INDEX = 1  # every network namespace is born with lo as its first interface (net/core/dev.c)
+
+
+def sandbox() -> int:
+    """A descriptor of a fresh network namespace whose lo is up."""
+    return netns.create(_raise_loopback)
+
+
+def _raise_loopback(_: int) -> None:
+    with Netlink(ROUTE) as netlink:
+        netlink.request([route.set_up(_LOOPBACK_INDEX)])
+
+
+def attach(netlink: Netlink, sandbox_fd: int, interface: Interface) -> None:
+    """Make the pair, give the container's end its addresses and routes. Whole or not at all."""
+    mac = pack_mac(interface.mac) if interface.mac else _random_mac()
+    master = index_of(interface.bridge)
+    if not master:
+        raise OSError(errno.ENODEV, f"bridge {interface.bridge}: {os.strerror(errno.ENODEV)}")
+    name = interface.host_name
+    netlink.request([route.add_veth(name, interface.mtu, master, interface.guest_name, mac, sandbox_fd)])
+    try:
+        netlink.request([route.hairpin(name)])
+        netns.inside(sandbox_fd, lambda: _configure(interface))
+    except BaseException:
+        detach(netlink, name)
+        raise
+
+
+def _random_mac() -> bytes:
+    """Locally administered and unicast, by the two low bits of the first byte (IEEE 802)."""
+    return b"\x02" + os.urandom(5)
+
+
+def _configure(interface: Interface) -> None:
+    """Inside the container's namespace."""
+    index = index_of(interface.guest_name)
+    messages: list[Message] = []
+    if interface.ipv4:
+        messages.append(route.add_address(index, pack_address(interface.ipv4), interface.prefix))
+    if interface.ipv6:
+        messages.append(route.add_address(index, pack_address(interface.ipv6), interface.prefix6))
+    else:
+        # No link-local address, no router solicitation: a network without IPv6 has none.
+        write_sysctl(f"ipv6/conf/{interface.guest_name}/disable_ipv6", "1", missing_ok=True)
+    messages.append(route.set_up(index))
+    for gateway in (interface.gateway, interface.gateway6):
+        if gateway:
+            messages.append(route.add_default_route(index, pack_address(gateway)))
+    with Netlink(ROUTE) as netlink:
+        netlink.request(messages)
+
+
+def detach(netlink: Netlink, host_name: str) -> None:
+    """Delete the pair at once; one that is gone already is no error."""
+    try:
+        netlink.request([route.delete_link(host_name)])
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise
+
+
+def index_of(name: str) -> int:
+    """The kernel's number of an interface of this thread's namespace; 0 when there is none."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        return 0
+
+
+def ensure_bridge(netlink: Netlink, bridge: Bridge) -> None:
+    """Make the bridge where it is missing; give it what it lacks where it is not."""
+    present = {link.name: link for link in (route.link_of(body) for _, body in netlink.dump(route.links()))}
+    link = present.get(bridge.name)
+    if link is None:
+        packed = pack_mac(mac_of(bridge.gateway)) if bridge.gateway else _random_mac()
+        netlink.request([route.add_bridge(bridge.name, packed, bridge.mtu)])
+    elif link.kind != "bridge":
+        raise OSError(errno.EEXIST, f"interface {bridge.name} exists and is no bridge")
+    try:
+        _furnish_bridge(netlink, bridge)
+    except BaseException:
+        if link is None:
+            netlink.request([route.delete_link(bridge.name)])
+        raise
+
+
+def _furnish_bridge(netlink: Netlink, bridge: Bridge) -> None:
+    index = index_of(bridge.name)
+    messages = [route.set_mtu(index, bridge.mtu), route.set_up(index)]
+    held = {route.address_of(body) for _, body in netlink.dump(route.addresses())}
+    for gateway, subnet in ((bridge.gateway, bridge.subnet), (bridge.gateway6, bridge.subnet6)):
+        prefix = parse_subnet(subnet).prefixlen if subnet else 0
+        packed = pack_address(gateway) if gateway else b""
+        if packed and (index, _text(packed), prefix) not in held:
+            messages.append(route.add_address(index, packed, prefix))
+    # 127.0.0.1 may be translated to a container behind this bridge; table "raw" keeps everyone else from it.
+    write_sysctl(f"ipv4/conf/{bridge.name}/route_localnet", "1")
+    if not bridge.subnet6:
+        write_sysctl(f"ipv6/conf/{bridge.name}/disable_ipv6", "1", missing_ok=True)
+    netlink.request(messages)
+    if bridge.subnet and not bridge.internal:
+        write_sysctl("ipv4/ip_forward", "1")
+    if bridge.subnet6 and not bridge.internal:
+        _forward_ipv6()
+
+
+def _text(packed: bytes) -> str:
+    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
+
+
+def _forward_ipv6() -> None:
+    """Turn IPv6 forwarding on without losing the host's own routes.
+
+    A forwarding host ignores router advertisements unless accept_ra is 2
+    (Documentation/networking/ip-sysctl.rst), so interfaces that heed them now go on doing so.
+    """
+    if read_sysctl("ipv6/conf/all/forwarding") == "1":
+        return
+    for name in os.listdir("/proc/sys/net/ipv6/conf"):
+        if read_sysctl(f"ipv6/conf/{name}/accept_ra") == "1":
+            write_sysctl(f"ipv6/conf/{name}/accept_ra", "2")
+    write_sysctl("ipv6/conf/all/forwarding", "1")
+
+
+def read_sysctl(name: str) -> str:
+    """The text of /proc/sys/net/<name>, "" where the kernel has none."""
+    try:
+        with open(f"/proc/sys/net/{name}", encoding="ascii") as file:
+            return file.read(64).strip()
+    except FileNotFoundError:
+        return ""
+
+
+def write_sysctl(name: str, value: str, *, missing_ok: bool = False) -> None:
+    """Set /proc/sys/net/<name> of this thread's namespace, unless it says so already: it may be mounted
+    read-only.
+    """
+    path = f"/proc/sys/net/{name}"
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if os.read(fd, 64).strip() == value.encode():
+                return
+        finally:
+            os.close(fd)
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, value.encode())
+        finally:
+            os.close(fd)
+    except FileNotFoundError:
+        if not missing_ok:
+            raise
+
+
+def subnets_in_use(netlink: Netlink) -> tuple[str, ...]:
+    """Every destination the host has a route to, default routes and host routes apart."""
+    found = []
+    for _, body in netlink.dump(route.routes()):
+        destination, prefix, _ = route.route_of(body)
+        bits = 128 if ":" in destination else 32
+        if destination and 0 < prefix < bits:
+            found.append(f"{destination}/{prefix}")
+    return tuple(dict.fromkeys(found))
