@@ -11,7 +11,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any, TypeVar, Union
 
 from lading.base.errors import Internal
@@ -40,14 +40,14 @@ def _encode(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _encode(item) for key, item in value.items()}
     out = {}
-    for name, default in _defaults(type(value)):
+    for name, default in _defaults(typing.cast(Any, type(value))):
         item = getattr(value, name)
         if item != default:
             out[name] = _encode(item)
     return out
 
 
-@lru_cache(maxsize=None)
+@cache
 def _defaults(cls: type) -> tuple[tuple[str, Any], ...]:
     """Every field of a dataclass with its default; MISSING, which equals nothing, where it has none."""
     found = []
@@ -59,7 +59,7 @@ def _defaults(cls: type) -> tuple[tuple[str, Any], ...]:
     return tuple(found)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _decoder(kind: Any) -> Callable[[Any], Any]:
     """A function that turns parsed JSON into a value of the annotated type."""
     origin = typing.get_origin(kind)

@@ -133,7 +133,7 @@ def _describe(path: str, guest: str) -> dict[str, Any] | None:
 
 
 def _host_nodes(root: str) -> list[str]:
-    found = []
+    found: list[str] = []
     for folder, folders, names in os.walk(root):
         folders[:] = [name for name in folders if folder != "/dev" or name not in _NOT_COPIED]
         found.extend(f"{folder}/{name}" for name in names if folder != "/dev" or name not in _NOT_COPIED)

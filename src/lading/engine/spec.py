@@ -33,11 +33,11 @@ MASKED = (
 )
 READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
-_RLIMITS = frozenset(
-    (
-        "as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack"
-    ).split()  # setrlimit(2)
-)
+# setrlimit(2)
+_RLIMIT_NAMES = """
+as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack
+"""
+_RLIMITS = frozenset(_RLIMIT_NAMES.split())
 _INFINITY = (1 << 64) - 1
 # A soft limit that select(2) users survive and a hard one that servers can raise to, whatever the daemon inherited.
 _NOFILE = {"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 524288}
@@ -84,7 +84,9 @@ class Plan:
     mounts: tuple[Mount | Bind, ...] = ()  # parents before children
     etc: tuple[Bind, ...] = ()  # hosts, hostname, resolv.conf
     trust_env: tuple[tuple[str, str], ...] = ()  # weaker than `env`
-    namespaces: Mapping[str, str] = field(default_factory=dict)  # kind -> "" own, path to join; absent: host's
+    namespaces: Mapping[str, str] = field(
+        default_factory=dict
+    )  # kind -> "" own, path to join; absent: host's
     sysctls: Mapping[str, str] = field(default_factory=dict)
     resources: Mapping[str, Any] = field(default_factory=dict)
     devices: tuple[Mapping[str, Any], ...] = ()
@@ -190,7 +192,15 @@ def mounts(plan: Plan) -> list[dict[str, Any]]:
         _mount("/proc", "proc", "proc", "nosuid", "noexec", "nodev"),
         _mount("/dev", "tmpfs", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
         _mount(
-            "/dev/pts", "devpts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            "nosuid",
+            "noexec",
+            "newinstance",
+            "ptmxmode=0666",
+            "mode=0620",
+            "gid=5",
         ),
         _mount("/sys", "sysfs", "sysfs", "nosuid", "noexec", "nodev", access),
         _mount("/sys/fs/cgroup", "cgroup", "cgroup", "nosuid", "noexec", "nodev", "relatime", access),
@@ -240,7 +250,9 @@ def rlimits(ulimits: Iterable[Ulimit]) -> list[dict[str, Any]]:
     found = {"RLIMIT_NOFILE": _NOFILE}
     for limit in ulimits:
         if limit.name not in _RLIMITS:
-            raise Invalid(f'invalid ulimit type "{limit.name}"', hint=f"Known are {', '.join(sorted(_RLIMITS))}.")
+            raise Invalid(
+                f'invalid ulimit type "{limit.name}"', hint=f"Known are {', '.join(sorted(_RLIMITS))}."
+            )
         soft = _INFINITY if limit.soft == -1 else limit.soft
         hard = _INFINITY if limit.hard == -1 else limit.hard
         if soft < 0 or hard < 0 or soft > hard:

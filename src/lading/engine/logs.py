@@ -1,0 +1,258 @@
+"""Reading a container's log: CRI-format files written and rotated by its monitor. Owns tail, since, until, follow.
+
+Memory stays bounded whatever the container wrote: files are read in blocks, and a line longer than 16 KiB comes as
+partial records, as the monitor wrote it (CRI logging format: "<time> <stream> <F|P> <content>").
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+from lading.base import clock
+from lading.engine.model import LogRecord
+
+_BLOCK = 65536
+_LINE = 65536  # longest record taken: 16 KiB of content and its head, with room to spare
+_POLL = 0.05
+
+
+def paths(path: str) -> list[str]:
+    """The log's files, oldest first: path.2, path.1, path."""
+    found, number = [path], 1
+    while os.path.exists(f"{path}.{number}"):
+        found.insert(0, f"{path}.{number}")
+        number += 1
+    return found
+
+
+def parse(line: bytes) -> LogRecord | None:
+    """One record; None for a line that is none (a torn one after a power cut)."""
+    parts = line.split(b" ", 3)
+    if len(parts) != 4 or parts[1] not in (b"stdout", b"stderr"):
+        return None
+    try:
+        ns = clock.parse_rfc3339(parts[0].decode("ascii"))
+    except (UnicodeDecodeError, ValueError):
+        return None
+    text = parts[3]
+    if parts[2] == b"F":
+        return LogRecord(ns, parts[1].decode(), text if text.endswith(b"\n") else text + b"\n")
+    return LogRecord(ns, parts[1].decode(), text.removesuffix(b"\n"))
+
+
+def read(
+    path: str,
+    *,
+    stdout: bool = True,
+    stderr: bool = True,
+    since_ns: int = 0,
+    until_ns: int = 0,
+    tail: int | None = None,
+    follow: bool = False,
+    running: Callable[[], bool] = lambda: False,
+    stop: threading.Event | None = None,
+) -> Iterator[LogRecord]:
+    """Records in order. With `follow`, until `running` says no and everything is read, or `stop` is set."""
+    streams = frozenset(name for name, on in (("stdout", stdout), ("stderr", stderr)) if on)
+    for record in _records(path, streams, tail, follow, running, stop):
+        if until_ns and record.ns > until_ns:
+            return
+        if record.ns >= since_ns and record.stream in streams:
+            yield record
+
+
+def _records(
+    path: str,
+    streams: frozenset[str],
+    tail: int | None,
+    follow: bool,
+    running: Callable[[], bool],
+    stop: threading.Event | None,
+) -> Iterator[LogRecord]:
+    """All records from the tail's beginning. Opened files are read to their end even when rotated away meanwhile."""
+    with _Files(path) as files:
+        if tail is not None and tail >= 0:
+            files.seek_tail(tail, streams)
+        while True:
+            record = files.next()
+            if record is not None:
+                yield record
+                continue
+            if not follow:
+                return
+            if stop is not None and stop.is_set():
+                return
+            if not running():
+                # The monitor writes the last record before the exit file: what is there now is everything.
+                while (record := files.next()) is not None:
+                    yield record
+                return
+            if stop is not None:
+                stop.wait(_POLL)
+            else:
+                threading.Event().wait(_POLL)
+
+
+class _Files:
+    """The log's files as one stream of records. Opened at once, oldest first, so that a rotation loses nothing."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._open: list[BinaryIO] = []
+        self._rest = b""
+        self._skipping = False
+
+    def __enter__(self) -> _Files:
+        # A rotation between two opens would show one file twice or none: look again until nothing moved.
+        for _ in range(10):
+            before = _inode(self._path)
+            for name in paths(self._path):
+                try:
+                    self._open.append(open(name, "rb", buffering=0))
+                except FileNotFoundError:
+                    continue
+            if _inode(self._path) == before:
+                break
+            self._close()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        for file in self._open:
+            file.close()
+        self._open = []
+
+    def next(self) -> LogRecord | None:
+        """The next record, None at the end of what is written."""
+        while True:
+            line = self._line()
+            if line is None:
+                return None
+            record = parse(line)
+            if record is not None:
+                return record
+
+    def _line(self) -> bytes | None:
+        while True:
+            end = self._rest.find(b"\n")
+            if end >= 0:
+                line, self._rest = self._rest[: end + 1], self._rest[end + 1 :]
+                if self._skipping:
+                    self._skipping = False
+                    continue
+                return line
+            if len(self._rest) > _LINE:  # no record is so long: drop it up to its newline
+                self._rest, self._skipping = b"", True
+            block = self._read()
+            if not block:
+                return None
+            self._rest += block
+
+    def _read(self) -> bytes:
+        """The next block, moving on to a newer file when this one has been rotated and is read to its end."""
+        while self._open:
+            block = self._open[0].read(_BLOCK)
+            if block:
+                return block
+            if len(self._open) > 1:
+                self._open.pop(0).close()
+                self._rest, self._skipping = b"", False
+                continue
+            if not self._rotated():
+                return b""
+            # Written between our read and the rotation?
+            block = self._open[0].read(_BLOCK)
+            if block:
+                return block
+            self._follow_rotation()
+        if not self._open:
+            try:
+                self._open.append(open(self._path, "rb", buffering=0))
+            except FileNotFoundError:
+                return b""
+            return self._open[0].read(_BLOCK) or b""
+        return b""
+
+    def _rotated(self) -> bool:
+        inode = _inode(self._path)
+        return inode is not None and inode != _identity(self._open[0].fileno())
+
+    def _follow_rotation(self) -> None:
+        """Open every file newer than the one that was read; there may be several when the log grows fast."""
+        current = _identity(self._open[0].fileno())
+        newer: list[BinaryIO] = []
+        for name in reversed(paths(self._path)):
+            try:
+                file = open(name, "rb", buffering=0)  # noqa: SIM115: kept open beyond this function
+            except FileNotFoundError:
+                continue
+            if _identity(file.fileno()) == current:
+                file.close()
+                break
+            newer.insert(0, file)
+        self._open.pop(0).close()
+        self._open, self._rest, self._skipping = newer, b"", False
+
+    def seek_tail(self, count: int, streams: frozenset[str]) -> None:
+        """Stand before the last `count` lines of the wanted streams, reading backwards from the end."""
+        left = count
+        for index in range(len(self._open) - 1, -1, -1):
+            file = self._open[index]
+            left, position = _before_last(file, left, streams)
+            file.seek(position)
+            if left <= 0:
+                for older in self._open[:index]:
+                    older.close()
+                self._open = self._open[index:]
+                return
+
+
+def _before_last(file: BinaryIO, count: int, streams: frozenset[str]) -> tuple[int, int]:
+    """(lines still missing, offset) of the beginning of the last `count` lines; partial records count as one line."""
+    end = position = file.seek(0, os.SEEK_END)
+    if count <= 0:
+        return 0, end
+    rest, start = b"", end
+    while position > 0:
+        size = min(_BLOCK, position)
+        position -= size
+        file.seek(position)
+        rest = (file.read(size) or b"") + rest
+        lines = rest.split(b"\n")
+        rest = lines[0]  # may begin in the block before
+        first = 1 if position > 0 else 0
+        offset = position + len(rest) + 1 if first else position
+        offsets = []
+        for line in lines[first:]:
+            offsets.append((offset, line))
+            offset += len(line) + 1
+        for begin, line in reversed(offsets):
+            parts = line.split(b" ", 3)
+            if len(parts) != 4 or parts[1].decode("ascii", "replace") not in streams:
+                continue
+            if parts[2] == b"F":
+                if count == 0:
+                    return 0, start
+                count -= 1
+            start = begin
+        if len(rest) > 2 * _LINE:
+            rest = rest[-_LINE:]
+    return count, 0 if count else start
+
+
+def _inode(path: str) -> tuple[int, int] | None:
+    try:
+        info = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return info.st_dev, info.st_ino
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    info = os.fstat(fd)
+    return info.st_dev, info.st_ino
