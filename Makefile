@@ -37,7 +37,7 @@ lint: .venv/.tested
 	$(BIN)/mypy
 
 test: test-tools lint
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	LADING_TEST_LEFTOVERS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 bench: install
 	@bash examples/lib/packages.sh busybox=busybox-static
