@@ -10,25 +10,30 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from lading.base import clock
-from lading.build.bootstrap import busybox, debian, packages, scrub, tree
+from lading.build.bootstrap import busybox, debian, packages, scrub
 from lading.build.bootstrap.packages import Package
 from lading.build.bootstrap.recipes import Recipe, familiar, recipe
 from lading.image import descriptor, mutate
 from lading.image.config import ContainerConfig, History, ImageConfig
+from lading.image.layer import write
+from lading.image.layer.compress import BlobStore, write_layer
 from lading.image.mutate import Layer
 
-Write = Callable[[bytes], object]
-WriteLayer = Callable[[Callable[[Write], None]], Layer]
-"""Stores the tar that the given producer writes, as a compressed layer."""
 
-
-class Blobs(Protocol):
+class Blobs(BlobStore, Protocol):
     """Content by digest."""
 
-    def put(self, data: bytes) -> str: ...
+    def put(self, data: bytes, /) -> str: ...
+
+
+class Leases(Protocol):
+    """Keeps what is being made from being swept."""
+
+    def hold(self) -> AbstractContextManager[object]: ...
 
 
 class Images(Protocol):
@@ -46,7 +51,7 @@ def bootstrap(
     *,
     images: Images,
     blobs: Blobs,
-    write_layer: WriteLayer,
+    leases: Leases,
     tmp_dir: str,
     environ: Mapping[str, str],
     progress: Callable[[str], None],
@@ -54,7 +59,7 @@ def bootstrap(
 ) -> str:
     """Make the image `reference` and tag it; returns its id. The same package set always gives the same id.
 
-    The caller holds a lease that keeps new blobs until this returns. NotFound for a name without a recipe.
+    NotFound for a name without a recipe.
     """
     chosen = recipe(reference)
     name = familiar(reference)
@@ -64,15 +69,28 @@ def bootstrap(
         os.mkdir(root, mode=0o755)
         os.chmod(scratch, 0o755)  # apt reads as user _apt
         tool, epoch, installed = _make_tree(chosen, root, environ, progress, cancelled)
-        progress(f"writing the layer: {len(installed)} packages")
-        layer = write_layer(lambda write: tree.write_tar(root, write, epoch))
+        progress(f"writing the layer: {len(installed)} package{'s' * (len(installed) != 1)}")
+        with leases.hold():
+            draft = describe(chosen, _layer(blobs, root, epoch), tool, epoch, installed)
+            blobs.put(draft.config.encode())
+            images.put(name, blobs.put(draft.manifest().encode()))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    draft = describe(chosen, layer, tool, epoch, installed)
-    blobs.put(draft.config.encode())
-    images.put(name, blobs.put(draft.manifest().encode()))
     progress(f"{name} is {draft.image_id}")
     return draft.image_id
+
+
+def _layer(blobs: Blobs, root: str, epoch: int) -> Layer:
+    def produce(out: write.Out) -> None:
+        fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            writer = write.Writer(out, latest_ns=epoch * 1_000_000_000)
+            write.tree(fd, writer)
+            writer.close()
+        finally:
+            os.close(fd)
+
+    return write_layer(blobs, produce)
 
 
 def _make_tree(
