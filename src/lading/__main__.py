@@ -1,0 +1,5 @@
+"""`python -m lading`: the same as the `lading` command."""
+
+from lading.cli import main
+
+raise SystemExit(main())

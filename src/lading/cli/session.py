@@ -1,0 +1,35 @@
+"""Which daemon a command talks to: the one given, the default one (started when it is not there), or this process.
+
+Owns that choice only; dialling is the client's matter, starting is `spawn`'s.
+"""
+
+from __future__ import annotations
+
+from lading.client.api import Client
+from lading.client.endpoint import NotListening, default_host, dialler
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lading.cli.context import Context
+    from lading.client.http import Socket
+
+
+def connect(context: Context) -> Client:
+    """A client for this command line. The first connection is made here, so that a missing daemon shows at once."""
+    if context.here:
+        from lading.cli.here import client
+
+        return client(context)
+    chosen = context.host or context.environ.get("LADING_HOST", "")
+    dial = dialler(chosen or default_host(context.environ, context.uid))
+    first: list[Socket] = []
+    try:
+        first.append(dial())
+    except NotListening:
+        if chosen:
+            raise  # somebody else's daemon is not ours to start
+        from lading.cli.spawn import start_daemon
+
+        start_daemon(context)
+        first.append(dial())
+    return Client(lambda: first.pop() if first else dial())

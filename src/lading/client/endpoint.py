@@ -1,0 +1,93 @@
+"""Where the daemon listens and how to dial it. Owns the endpoint's syntax; starts no daemon.
+
+The default path is that of `lading.base.paths`, spelled again because that file needs dataclasses, which a start may
+not pay for; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+
+from lading.base.errors import Denied, Invalid, Unavailable, Unsupported
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from lading.client.http import Socket
+
+
+class NotListening(Unavailable):
+    """Nobody answers at the endpoint: there is no daemon."""
+
+
+def run_dir(environ: Mapping[str, str], uid: int) -> str:
+    """The run directory, as `base.paths.from_environment` gives it."""
+    if chosen := environ.get("LADING_RUN"):
+        return chosen
+    if uid == 0:
+        return "/run/lading"
+    return os.path.join(environ.get("XDG_RUNTIME_DIR") or f"/tmp/lading-{uid}", "lading")
+
+
+def default_host(environ: Mapping[str, str], uid: int) -> str:
+    """LADING_HOST, or the unix socket in the run directory."""
+    return environ.get("LADING_HOST") or f"unix://{run_dir(environ, uid)}/lading.sock"
+
+
+def dialler(host: str) -> Callable[[], Socket]:
+    """A function that connects to `host` (`unix:///path`, `/path` or `tcp://name:port`) anew each time."""
+    scheme, mark, rest = host.partition("://")
+    if not mark:
+        scheme, rest = "unix", host
+    if scheme == "unix" and rest.startswith("/"):
+        return lambda: _unix(rest)
+    if scheme in ("tcp", "http"):
+        name, _, port = rest.rstrip("/").rpartition(":")
+        if name and port.isdigit():
+            return lambda: _tcp(name.strip("[]"), int(port))
+    if scheme in ("ssh", "npipe", "https"):
+        raise Unsupported(f"the host {host!r} cannot be dialled", why=f"lading does not speak {scheme}://.")
+    raise Invalid(
+        f"{host!r} is not a daemon's address", hint="Write unix:///path/to/lading.sock or tcp://host:port."
+    )
+
+
+def _unix(path: str) -> Socket:
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    try:
+        sock.connect(path)
+    except OSError as error:
+        sock.close()
+        raise _refused(error, f"unix://{path}") from None
+    return sock
+
+
+def _tcp(name: str, port: int) -> Socket:
+    try:
+        found = _socket.getaddrinfo(name, port, 0, _socket.SOCK_STREAM)
+    except OSError as error:
+        raise _refused(error, f"tcp://{name}:{port}") from None
+    failure: OSError = OSError("no address")
+    for family, _, _, _, address in found:
+        sock = _socket.socket(family, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+        try:
+            sock.connect(address)
+            sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+        except OSError as error:
+            sock.close()
+            failure = error
+        else:
+            return sock
+    raise _refused(failure, f"tcp://{name}:{port}")
+
+
+def _refused(error: OSError, host: str) -> Exception:
+    if isinstance(error, PermissionError):
+        return Denied(
+            f"you may not use the daemon at {host}",
+            why="The socket's owner and group decide who may.",
+            hint="Run the command as root, join the socket's group, or start a daemon of your own with `lading daemon`.",
+        )
+    return NotListening(f"no daemon answers at {host}", why=f"{error.strerror or error}.")
