@@ -10,6 +10,9 @@ from __future__ import annotations
 class LadingError(Exception):
     """Base of the set. `what` is one clause without a full stop; `why` and `hint` are whole sentences or empty."""
 
+    exit_code = 125
+    """What `run` exits with: 125, or 126/127 when the container's own command is at fault."""
+
     def __init__(self, what: str, *, why: str = "", hint: str = "") -> None:
         super().__init__(what)
         self.what = what

@@ -41,7 +41,9 @@ MOUNT_ATTR_RDONLY = 0x1
 MOUNT_ATTR_IDMAP = 0x100000
 
 
-def mount(source: bytes | None, target: bytes, fstype: bytes | None, flags: int, data: bytes | None = None) -> None:
+def mount(
+    source: bytes | None, target: bytes, fstype: bytes | None, flags: int, data: bytes | None = None
+) -> None:
     """mount(2). Strings are bytes so that init, inside the container's mounts, runs no codec."""
     calls.check(
         calls.held.mount(source, target, fstype, ctypes.c_ulong(flags), data),
@@ -69,11 +71,15 @@ class _MountAttr(ctypes.Structure):
     ]
 
 
-def mount_setattr(fd: int, path: bytes, flags: int, attr_set: int, attr_clr: int = 0, userns_fd: int = 0) -> None:
+def mount_setattr(
+    fd: int, path: bytes, flags: int, attr_set: int, attr_clr: int = 0, userns_fd: int = 0
+) -> None:
     """mount_setattr(2), Linux 5.12: recursive attributes and id-mapped mounts."""
     attr = _MountAttr(attr_set, attr_clr, 0, userns_fd)
     calls.check(
-        calls.syscall_held(calls.MOUNT_SETATTR, fd, path, flags, ctypes.byref(attr), ctypes.c_size_t(ctypes.sizeof(attr))),
+        calls.syscall_held(
+            calls.MOUNT_SETATTR, fd, path, flags, ctypes.byref(attr), ctypes.c_size_t(ctypes.sizeof(attr))
+        ),
         "mount_setattr",
         path,
     )
@@ -81,7 +87,9 @@ def mount_setattr(fd: int, path: bytes, flags: int, attr_set: int, attr_clr: int
 
 def open_tree(dirfd: int, path: bytes, flags: int) -> int:
     """open_tree(2), Linux 5.2: with OPEN_TREE_CLONE a detached copy of a mount."""
-    return calls.check(calls.syscall_held(calls.OPEN_TREE, dirfd, path, flags | OPEN_TREE_CLOEXEC), "open_tree", path)
+    return calls.check(
+        calls.syscall_held(calls.OPEN_TREE, dirfd, path, flags | OPEN_TREE_CLOEXEC), "open_tree", path
+    )
 
 
 def move_mount(from_fd: int, to_fd: int) -> None:

@@ -88,7 +88,9 @@ def unshare(flags: int) -> None:
 def prctl(option: int, arg2: int = 0, arg3: int = 0) -> int:
     """prctl(2) with integer arguments."""
     return calls.check(
-        calls.held.prctl(option, ctypes.c_ulong(arg2), ctypes.c_ulong(arg3), ctypes.c_ulong(0), ctypes.c_ulong(0)),
+        calls.held.prctl(
+            option, ctypes.c_ulong(arg2), ctypes.c_ulong(arg3), ctypes.c_ulong(0), ctypes.c_ulong(0)
+        ),
         "prctl",
     )
 
@@ -119,7 +121,11 @@ class _CapHeader(ctypes.Structure):
 
 
 class _CapData(ctypes.Structure):
-    _fields_ = [("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32)]
+    _fields_ = [
+        ("effective", ctypes.c_uint32),
+        ("permitted", ctypes.c_uint32),
+        ("inheritable", ctypes.c_uint32),
+    ]
 
 
 _CAP_VERSION_3 = 0x20080522
@@ -134,7 +140,9 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
         data[index].effective = effective >> shift & 0xFFFFFFFF
         data[index].permitted = permitted >> shift & 0xFFFFFFFF
         data[index].inheritable = inheritable >> shift & 0xFFFFFFFF
-    calls.check(calls.syscall_held(calls.number("capset"), ctypes.byref(header), ctypes.byref(data)), "capset")
+    calls.check(
+        calls.syscall_held(calls.number("capset"), ctypes.byref(header), ctypes.byref(data)), "capset"
+    )
 
 
 def ambient_clear() -> None:

@@ -22,7 +22,9 @@ from lading.linux import mount as m
 if False:  # names for the type checker only; the zygote must not import typing
     from typing import Any
 
-_ATTRIBUTES = m.MS_RDONLY | m.MS_NOSUID | m.MS_NODEV | m.MS_NOEXEC | m.MS_NOATIME | m.MS_NODIRATIME | m.MS_NOSYMFOLLOW
+_ATTRIBUTES = (
+    m.MS_RDONLY | m.MS_NOSUID | m.MS_NODEV | m.MS_NOEXEC | m.MS_NOATIME | m.MS_NODIRATIME | m.MS_NOSYMFOLLOW
+)
 _PATH = os.O_PATH | os.O_CLOEXEC
 _ALL_SIGNALS = frozenset(range(1, 65)) - {9, 19, 32, 33}  # not KILL and STOP, nor the two glibc keeps
 
@@ -58,7 +60,14 @@ class Init:
         m.mount(None, b"/", None, flags)
 
     def do_overlay(
-        self, base: bytes, lower: bytes, upper: bytes, work: bytes, extra: bytes, readonly: bool, target: bytes
+        self,
+        base: bytes,
+        lower: bytes,
+        upper: bytes,
+        work: bytes,
+        extra: bytes,
+        readonly: bool,
+        target: bytes,
     ) -> None:
         """Layers are named relative to `base`, so that 127 of them fit the one page mount(2) takes."""
         os.chdir(base)
@@ -118,7 +127,12 @@ class Init:
         parent_path, _, name = path.rpartition(b"/")
         parent = self._ensure_dir(parent_path or b"/")
         try:
-            fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=parent)
+            fd = os.open(
+                name,
+                os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC,
+                0o644,
+                dir_fd=parent,
+            )
             os.close(fd)
             self.created.append(path)
         finally:
@@ -258,7 +272,7 @@ class Init:
         self.do_remount(path, m.MS_RDONLY)
 
     def do_console(self) -> None:
-        """A terminal of the container's own devpts: the master goes to the monitor, the peer is opened by ioctl, not path."""
+        """A terminal of the container's own devpts: its master goes to the monitor; the peer is opened by ioctl."""
         master = self._open(b"/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY)
         peer = open_peer(master)
         self.plan["peer"] = peer
@@ -326,7 +340,7 @@ class Init:
         # A root that may not pass (root squash) is tried again as the user, in _check_dir.
 
     def _check_dir(self, plan: dict[str, Any]) -> None:
-        """The working directory must lie inside the root: a leaked descriptor could have put it outside (CVE-2024-21626)."""
+        """It must lie inside the root: a leaked descriptor could have put it outside (CVE-2024-21626)."""
         os.chdir(plan["cwd"])
         if not os.getcwdb().startswith(b"/"):
             raise OSError(2, "the working directory is outside the container")
@@ -355,7 +369,9 @@ class Init:
         for number in range(64):
             if capabilities["ambient"] >> number & 1:
                 process.ambient_raise(number)
-        process.prctl(process.PR_SET_PDEATHSIG, process.SIGKILL)  # a change of credentials cleared it (prctl(2))
+        process.prctl(
+            process.PR_SET_PDEATHSIG, process.SIGKILL
+        )  # a change of credentials cleared it (prctl(2))
 
     def execute(self) -> None:
         """execve of the first candidate that is there; StepFailed("exec") with the most telling errno of those tried."""
@@ -407,7 +423,7 @@ class Init:
 
 
 def _recursive_readonly(fd: int) -> None:
-    """Also the mounts below, where the kernel can (mount_setattr, Linux 5.12); older ones leave those writable, as runc did."""
+    """Also the mounts below, where the kernel can (mount_setattr, Linux 5.12); older ones leave those writable."""
     try:
         m.mount_setattr(fd, b"", m.AT_EMPTY_PATH | m.AT_RECURSIVE, m.MOUNT_ATTR_RDONLY)
     except OSError as error:
@@ -456,7 +472,9 @@ def reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
-def container_main(plan: dict[str, Any], channel: _socket.socket, fds: list[int], stdio: tuple[int, int, int]) -> None:
+def container_main(
+    plan: dict[str, Any], channel: _socket.socket, fds: list[int], stdio: tuple[int, int, int]
+) -> None:
     """Body of init in a new container. Never returns."""
     try:
         reset_signals()
@@ -469,7 +487,9 @@ def container_main(plan: dict[str, Any], channel: _socket.socket, fds: list[int]
             os.setresuid(0, 0, 0)
             process.prctl(process.PR_SET_PDEATHSIG, process.SIGKILL)
         _oom_score(plan["process"]["oom_score_adj"])
-        process.prctl(process.PR_SET_DUMPABLE, 0)  # no neighbour may look into this process before it is the command
+        process.prctl(
+            process.PR_SET_DUMPABLE, 0
+        )  # no neighbour may look into this process before it is the command
         if not plan["process"]["tty"]:
             _use_stdio(stdio)
         _join(plan["join"], fds)
@@ -494,7 +514,9 @@ def container_main(plan: dict[str, Any], channel: _socket.socket, fds: list[int]
         os._exit(70)
 
 
-def exec_main(plan: dict[str, Any], channel: _socket.socket, fds: list[int], stdio: tuple[int, int, int]) -> None:
+def exec_main(
+    plan: dict[str, Any], channel: _socket.socket, fds: list[int], stdio: tuple[int, int, int]
+) -> None:
     """Body of a process that joins a running container. Never returns.
 
     A process enters a pid namespace only at birth, so this one joins and makes a sibling of itself (CLONE_PARENT,

@@ -16,12 +16,49 @@ from lading.base.errors import Invalid, Unsupported
 from lading.linux import mount as m
 from lading.linux import process as p
 
-CAPABILITIES = (
-    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE "
-    "NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN "
-    "SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE "
-    "MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
-).split()
+CAPABILITIES = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+]
 """Capability names without CAP_, in the kernel's numbering (linux/capability.h)."""
 
 _FLAGS = {
@@ -68,9 +105,13 @@ def namespaces(spec: Mapping[str, Any]) -> tuple[int, list[tuple[int, str]]]:
     for entry in (spec.get("linux") or {}).get("namespaces") or ():
         kind = entry.get("type")
         if kind == "time":
-            raise Unsupported("time namespaces are not supported yet", hint="Remove linux.namespaces' time entry.")
+            raise Unsupported(
+                "time namespaces are not supported yet", hint="Remove linux.namespaces' time entry."
+            )
         if kind not in _NAMESPACES:
-            raise Invalid(f"linux.namespaces: unknown type {kind!r}", hint=f"Known: {', '.join(_NAMESPACES)}.")
+            raise Invalid(
+                f"linux.namespaces: unknown type {kind!r}", hint=f"Known: {', '.join(_NAMESPACES)}."
+            )
         if kind in seen:
             raise Invalid(f"linux.namespaces: type {kind!r} is given twice")
         seen.add(kind)
@@ -112,7 +153,9 @@ def capability_mask(names: Iterable[str]) -> int:
     return mask
 
 
-def build(spec: Mapping[str, Any], rootfs: Step, root_target: str, cgroup_dirs: Mapping[str, str]) -> list[Step]:
+def build(
+    spec: Mapping[str, Any], rootfs: Step, root_target: str, cgroup_dirs: Mapping[str, str]
+) -> list[Step]:
     """The steps from a fresh mount namespace to the finished root, in order.
 
     `rootfs` is ("overlay", base, lower, upper, work, source, readonly) or ("bind", source, readonly) or ("fd",);
@@ -229,7 +272,9 @@ def process(spec: Mapping[str, Any]) -> dict[str, Any]:
     described = spec.get("process") or {}
     argv = [os.fsencode(str(word)) for word in described.get("args") or ()]
     if not argv or not argv[0]:
-        raise Invalid("process.args: no command is given", hint="Give a command, or use an image that has one.")
+        raise Invalid(
+            "process.args: no command is given", hint="Give a command, or use an image that has one."
+        )
     environment: dict[bytes, bytes] = {}
     for item in described.get("env") or ():
         name, _, value = os.fsencode(str(item)).partition(b"=")
@@ -288,7 +333,9 @@ def _rlimit(limit: Mapping[str, Any]) -> tuple[int, int, int]:
     try:
         resource = _RLIMITS[name.removeprefix("RLIMIT_")]
     except KeyError:
-        raise Invalid(f"process.rlimits: unknown type {name!r}", hint=f"Known: {', '.join(_RLIMITS)}.") from None
+        raise Invalid(
+            f"process.rlimits: unknown type {name!r}", hint=f"Known: {', '.join(_RLIMITS)}."
+        ) from None
     soft, hard = (_signed(int(limit.get(key, 0))) for key in ("soft", "hard"))
     if hard != -1 and (soft == -1 or soft > hard):
         raise Invalid(f"process.rlimits: {name}'s soft limit exceeds its hard limit")
@@ -304,7 +351,8 @@ def id_maps(spec: Mapping[str, Any]) -> tuple[bytes, bytes]:
     linux = spec.get("linux") or {}
     return tuple(  # type: ignore[return-value]
         b"".join(
-            b"%d %d %d\n" % (int(e["containerID"]), int(e["hostID"]), int(e["size"])) for e in linux.get(key) or ()
+            b"%d %d %d\n" % (int(e["containerID"]), int(e["hostID"]), int(e["size"]))
+            for e in linux.get(key) or ()
         )
         for key in ("uidMappings", "gidMappings")
     )

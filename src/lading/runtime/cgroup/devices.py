@@ -48,7 +48,9 @@ def compile_rules(rules: Iterable[Mapping[str, Any]]) -> bytes:
             if isinstance(item, tuple):
                 name, register, value = item
                 block[position] = (
-                    _ins(0x56, register, 0, offset, value) if name == "jne" else _ins(0x5E, register, value, offset)
+                    _ins(0x56, register, 0, offset, value)
+                    if name == "jne"
+                    else _ins(0x5E, register, value, offset)
                 )
         code += block + verdict
     code += [_ins(0xB4, 0, 0, 0, 0), _ins(0x95)]
@@ -66,11 +68,21 @@ def attach(cgroup_fd: int, program: bytes) -> None:
     code = ctypes.create_string_buffer(program, len(program))
     licence = ctypes.create_string_buffer(b"Apache-2.0")
     load = struct.pack(
-        "=IIQQIIQI", _TYPE_CGROUP_DEVICE, len(program) // 8, ctypes.addressof(code), ctypes.addressof(licence), 0, 0, 0, 0
+        "=IIQQIIQI",
+        _TYPE_CGROUP_DEVICE,
+        len(program) // 8,
+        ctypes.addressof(code),
+        ctypes.addressof(licence),
+        0,
+        0,
+        0,
+        0,
     ).ljust(128, b"\0")
     fd = calls.check(calls.syscall(calls.number("bpf"), _PROG_LOAD, load, len(load)), "bpf(PROG_LOAD)")
     try:
         request = struct.pack("=IIII", cgroup_fd, fd, _ATTACH_CGROUP_DEVICE, _ALLOW_MULTI).ljust(128, b"\0")
-        calls.check(calls.syscall(calls.number("bpf"), _PROG_ATTACH, request, len(request)), "bpf(PROG_ATTACH)")
+        calls.check(
+            calls.syscall(calls.number("bpf"), _PROG_ATTACH, request, len(request)), "bpf(PROG_ATTACH)"
+        )
     finally:
         os.close(fd)

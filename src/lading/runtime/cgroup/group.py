@@ -14,6 +14,7 @@ from typing import Any
 from lading.base.errors import Invalid, Unsupported
 from lading.runtime.cgroup import devices, settings
 from lading.runtime.cgroup.layout import Layout
+from lading.runtime.cgroup.remove import remove_directories
 
 PARENT = "lading"
 _ALWAYS = ("cpu", "cpuacct", "memory", "devices", "freezer", "blkio", "pids")
@@ -191,25 +192,6 @@ class Group:
     def remove(self) -> None:
         """Remove the groups, nested ones first; a group still busy is tried for a moment, then left to the next sweep."""
         remove_directories(self.directories)
-
-
-def remove_directories(directories: Iterable[str]) -> None:
-    """rmdir each group and what the container made below it. Never raises for a group already gone."""
-    for directory in directories:
-        for attempt in range(50):
-            try:
-                os.rmdir(directory)
-                break
-            except FileNotFoundError:
-                break
-            except OSError:
-                for path, names, _ in os.walk(directory, topdown=False):
-                    for name in names:
-                        try:
-                            os.rmdir(os.path.join(path, name))
-                        except OSError:
-                            pass
-                time.sleep(0.001 * min(attempt, 10))
 
 
 def _make(directory: str) -> None:

@@ -31,7 +31,9 @@ def v1(resources: Mapping[str, Any]) -> Iterator[Write]:
     if limit := memory.get("limit"):
         yield Write("memory", "memory.limit_in_bytes", str(limit))
     if swap := memory.get("swap"):
-        yield Write("memory", "memory.memsw.limit_in_bytes", str(swap), optional=not memory.get("limit") or swap < 0)
+        yield Write(
+            "memory", "memory.memsw.limit_in_bytes", str(swap), optional=not memory.get("limit") or swap < 0
+        )
     if reservation := memory.get("reservation"):
         yield Write("memory", "memory.soft_limit_in_bytes", str(reservation))
     if (swappiness := memory.get("swappiness")) is not None:
@@ -88,7 +90,9 @@ def v2(resources: Mapping[str, Any]) -> Iterator[Write]:
     if swap:
         # The specification's swap is memory+swap; v2 counts swap alone (runtime-spec config-linux "memory").
         if swap > 0 and limit > swap:
-            raise Invalid("memory+swap is less than memory", hint="Give --memory-swap at least the value of --memory.")
+            raise Invalid(
+                "memory+swap is less than memory", hint="Give --memory-swap at least the value of --memory."
+            )
         yield Write("memory", "memory.swap.max", _max(swap - limit if swap > 0 else -1), optional=True)
     if reservation := memory.get("reservation"):
         yield Write("memory", "memory.low", _max(reservation))

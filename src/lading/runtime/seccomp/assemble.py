@@ -81,7 +81,8 @@ class Program:
         """The program's bytes (struct sock_filter, 8 bytes each, native order). Raises Unsupported above 4096."""
         if len(self._code) > 4096:
             raise Unsupported(
-                "the seccomp profile is too long", why=f"it needs {len(self._code)} instructions; the kernel takes 4096"
+                "the seccomp profile is too long",
+                why=f"it needs {len(self._code)} instructions; the kernel takes 4096",
             )
         out = bytearray()
         for position, (opcode, true, false, k) in enumerate(self._code):
@@ -143,7 +144,9 @@ def _outcomes(profile: Mapping[str, Any], arch: str, default: int) -> dict[int, 
     for rule in profile.get("syscalls", []):
         value = action_value(rule.get("action", ""), rule.get("errnoRet"))
         if rule.get("action") == "SCMP_ACT_NOTIFY":
-            raise Unsupported("SCMP_ACT_NOTIFY is not supported", hint="Remove the notify rules from the profile.")
+            raise Unsupported(
+                "SCMP_ACT_NOTIFY is not supported", hint="Remove the notify rules from the profile."
+            )
         tests = tuple(_test(argument) for argument in rule.get("args") or ())
         for name in rule.get("names", []):
             nr = table.get(name)
@@ -165,7 +168,9 @@ def _test(argument: Mapping[str, Any]) -> _Test:
     if not isinstance(index, int) or not 0 <= index <= 5:
         raise Invalid(f"seccomp argument index {index!r} is not 0 to 5")
     if operator not in _OPERATORS:
-        raise Invalid(f"unknown seccomp operator {operator!r}", hint=f"Known: {', '.join(sorted(_OPERATORS))}.")
+        raise Invalid(
+            f"unknown seccomp operator {operator!r}", hint=f"Known: {', '.join(sorted(_OPERATORS))}."
+        )
     return index, operator, int(argument.get("value", 0)), int(argument.get("valueTwo", 0))
 
 

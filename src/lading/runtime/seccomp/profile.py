@@ -107,7 +107,9 @@ def default_profile(capabilities: Collection[str], machine: str) -> dict[str, An
     if "ptrace" not in names:
         # PTRACE_ATTACH (16) and PTRACE_SEIZE (0x4206) take another process; debuggers that start their own still work.
         rules.append(_rule("ptrace", "SCMP_ACT_ALLOW", (0, 16, "SCMP_CMP_LT", 0)))
-        rules.append(_rule("ptrace", "SCMP_ACT_ALLOW", (0, 16, "SCMP_CMP_GT", 0), (0, 0x4206, "SCMP_CMP_NE", 0)))
+        rules.append(
+            _rule("ptrace", "SCMP_ACT_ALLOW", (0, 16, "SCMP_CMP_GT", 0), (0, 0x4206, "SCMP_CMP_NE", 0))
+        )
     architectures = [native] + (["SCMP_ARCH_X86"] if machine == "x86_64" else [])
     return {
         "defaultAction": "SCMP_ACT_ERRNO",

@@ -1,0 +1,508 @@
+"""Containers and execs as the engine sees them: created, started, found again, signalled, deleted.
+
+Owns run/c/<id>/ (with the monitor) and the groups; keeps nothing that cannot be found again from disk after a kill -9.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from lading.base.errors import Conflict, Internal, Invalid, LadingError, NotFound
+from lading.linux import process
+from lading.linux.syscall_numbers import NATIVE
+from lading.runtime import monitor, plan
+from lading.runtime.cgroup import stats
+from lading.runtime.cgroup.group import Group
+from lading.runtime.cgroup.layout import Layout, discover
+from lading.runtime.failures import start_error
+from lading.runtime.model import Attachment, ExecLaunch, Exit, Launch, Live, Rootfs
+from lading.runtime.seccomp.assemble import compile_filter
+from lading.runtime.starter import Starter
+from lading.runtime.watcher import Watcher
+
+_JOINABLE = (
+    process.CLONE_NEWNS
+    | process.CLONE_NEWUTS
+    | process.CLONE_NEWIPC
+    | process.CLONE_NEWPID
+    | process.CLONE_NEWNET
+)
+_START_TIMEOUT = 60.0
+
+
+class Runtime:
+    """The runtime room's front door. Thread-safe; one per daemon."""
+
+    def __init__(self, run_root: str, layout: Layout | None = None) -> None:
+        self._run_root = run_root
+        self.layout = layout or discover()
+        self._starter = Starter()
+        self._watcher = Watcher()
+        self._reports: dict[str, socket.socket] = {}
+        self._lock = threading.Lock()
+        self._filters: dict[str, tuple[bytes, int]] = {}
+        self._root_target = f"{run_root}/rootfs"
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            self._boot_id = file.read().strip()
+        os.makedirs(f"{run_root}/c", mode=0o700, exist_ok=True)
+        os.makedirs(self._root_target, mode=0o700, exist_ok=True)
+
+    def warm(self) -> None:
+        """Start the zygote ahead of the first container."""
+        self._starter.warm()
+
+    def run_dir(self, identifier: str) -> str:
+        """The live state directory of one container or exec."""
+        return f"{self._run_root}/c/{identifier}"
+
+    def group(self, identifier: str) -> Group:
+        """The container's control groups, found again by name."""
+        group = Group(self.layout, identifier, ("cpuset", "hugetlb"))
+        for controller in ("cpuset", "hugetlb"):
+            if controller in group.v1 and not os.path.isdir(group.v1[controller]):
+                del group.v1[controller]
+        return group
+
+    # -- making -------------------------------------------------------------------------------------------------
+
+    def create(self, launch: Launch) -> Live:
+        """Make the container up to the point before its command; nothing is left when this raises LadingError."""
+        spec = launch.spec
+        create_flags, join = plan.namespaces(spec)
+        if not create_flags & process.CLONE_NEWNS:
+            raise Invalid("linux.namespaces: a mount namespace of its own is needed")
+        resources = (spec.get("linux") or {}).get("resources") or {}
+        group = Group(self.layout, launch.id, _extra_controllers(resources))
+        with ExitStack() as undo, ExitStack() as opened:
+            fds = _Descriptors()
+            entries = [(flag, fds.add(_open_namespace(opened, path))) for flag, path in join]
+            if launch.netns_fd >= 0:
+                create_flags &= ~process.CLONE_NEWNET
+                entries.append((process.CLONE_NEWNET, fds.add(launch.netns_fd)))
+            userns = bool(create_flags & process.CLONE_NEWUSER)
+            unshare_cgroup = bool(create_flags & process.CLONE_NEWCGROUP)
+            described = {
+                **self._common(
+                    launch.id, "container", spec.get("process") or {}, spec, launch.attachments, fds
+                ),
+                "steps": plan.build(spec, _root_step(launch), self._root_target, _visible_groups(group)),
+                "process": plan.process(spec),
+                "clone_flags": create_flags & ~process.CLONE_NEWCGROUP,
+                "unshare_cgroup": unshare_cgroup,
+                "join": entries,
+                "hostname": os.fsencode(str(spec.get("hostname") or "")),
+                "domainname": os.fsencode(str(spec.get("domainname") or "")),
+                "userns": userns,
+                "setgroups": True,
+                "id_maps": plan.id_maps(spec),
+                "reaper": launch.reaper,
+                "open_stdin": launch.open_stdin,
+                "stdin_once": launch.stdin_once,
+                "log_path": os.fsencode(launch.log_path),
+                "log_max_size": launch.log_max_size,
+                "log_max_files": launch.log_max_files,
+                "cgroup_dirs": [os.fsencode(path) for path in group.directories],
+                "oom_files": _oom_files(group),
+                "kill_path": b""
+                if create_flags & process.CLONE_NEWPID
+                else os.fsencode(f"{group.unified}/cgroup.kill" if group.unified else ""),
+            }
+            for fd in launch.keep_fds:
+                fds.add(fd)
+            group.create(resources)
+            undo.callback(group.remove)
+            self._add_groups(described, group, fds, opened)
+            live = self._launch(launch.id, described, fds, undo)
+            undo.pop_all()
+            return live
+
+    def start(self, identifier: str) -> Live:
+        """Let a created container execute its command. Raises NotFound or Invalid with exit_code 127 or 126."""
+        with self._lock:
+            report = self._reports.pop(identifier, None)
+        if report is None:
+            raise Conflict(f"container {identifier[:12]} is not waiting to be started")
+        try:
+            report.send(_message(("go",)))
+            answer = self._await(report)
+        except OSError as error:
+            report.close()
+            raise Internal("the container's monitor went away", why=str(error)) from error
+        if answer[0] != "started":
+            report.close()
+            shutil.rmtree(self.run_dir(identifier), ignore_errors=True)
+            raise start_error(*answer[1:4])
+        self._watcher.add(identifier, report, self.run_dir(identifier))
+        return Live(answer[1], answer[2])
+
+    def exec(self, launch: ExecLaunch) -> Live:
+        """Start a process in a running container; returns when its command runs, or raises as `start` does."""
+        target = self._state(launch.container)
+        if target is None:
+            raise Conflict(f"container {launch.container[:12]} is not running", hint="Start it first.")
+        group = self.group(launch.container)
+        with ExitStack() as undo, ExitStack() as opened:
+            fds = _Descriptors()
+            pidfd = process.pidfd_open(target["pid"])
+            opened.callback(os.close, pidfd)
+            if process.start_time(target["pid"]) != target["start"]:
+                raise Conflict(f"container {launch.container[:12]} has just ended")
+            spec = {"process": launch.process, "linux": {"seccomp": launch.seccomp}}
+            flags, userns = _joined_namespaces(target["pid"])
+            described = {
+                **self._common(launch.id, "exec", launch.process, spec, launch.attachments, fds),
+                "process": plan.process(spec),
+                "pidfd": fds.add(pidfd),
+                "join_flags": flags,
+                "userns": userns,
+                "setgroups": True,
+                "reaper": False,
+                "open_stdin": launch.open_stdin,
+                "stdin_once": True,
+                "log_path": b"",
+                "log_max_size": 0,
+                "log_max_files": 1,
+                "cgroup_dirs": [],
+                "oom_files": [],
+                "kill_path": b"",
+            }
+            self._add_groups(described, group, fds, opened)
+            self._launch(launch.id, described, fds, undo)
+            undo.pop_all()
+        return self.start(launch.id)
+
+    def _common(
+        self,
+        identifier: str,
+        kind: str,
+        described: Mapping[str, Any],
+        spec: Mapping[str, Any],
+        attachments: Sequence[Attachment],
+        fds: _Descriptors,
+    ) -> dict[str, Any]:
+        return {
+            "kind": kind,
+            "run_dir": os.fsencode(self.run_dir(identifier)),
+            "boot_id": self._boot_id.encode(),
+            "seccomp": self._filter((spec.get("linux") or {}).get("seccomp")),
+            "attach": [
+                (fds.add(a.fd), a.stdin, a.stdout, a.stderr, a.framed, a.detach_keys) for a in attachments
+            ],
+        }
+
+    def _add_groups(
+        self, described: dict[str, Any], group: Group, fds: _Descriptors, opened: ExitStack
+    ) -> None:
+        procs = group.open_procs()
+        for fd in procs:
+            opened.callback(os.close, fd)
+        described["cgroup_procs"] = [fds.add(fd) for fd in procs]
+        unified = group.open_unified()
+        if unified >= 0:
+            opened.callback(os.close, unified)
+        described["cgroup_fd"] = fds.add(unified) if unified >= 0 else -1
+
+    def _filter(self, profile: Mapping[str, Any] | None) -> tuple[bytes, int]:
+        """The compiled filter; profiles repeat, so the last few are kept by their text."""
+        native = NATIVE.get(os.uname().machine)
+        if not profile or native is None:
+            return b"", 0
+        key = json.dumps(profile, sort_keys=True)
+        found = self._filters.get(key)
+        if found is None:
+            if len(self._filters) > 32:
+                self._filters.clear()
+            found = self._filters[key] = compile_filter(profile, native)
+        return found
+
+    def _launch(self, identifier: str, described: dict[str, Any], fds: _Descriptors, undo: ExitStack) -> Live:
+        run_dir = self.run_dir(identifier)
+        shutil.rmtree(run_dir, ignore_errors=True)
+        os.mkdir(run_dir, 0o700)
+        undo.callback(shutil.rmtree, run_dir, ignore_errors=True)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        undo.callback(ours.close)
+        try:
+            described["report"] = fds.add(theirs.fileno())
+            self._starter.launch(described, fds.list)
+        finally:
+            theirs.close()
+        answer = self._await(ours)
+        if answer[0] != "created":
+            raise start_error(*answer[1:4])
+        with self._lock:
+            self._reports[identifier] = ours
+        return Live(answer[1], created_paths=tuple(os.fsdecode(path) for path in answer[2]))
+
+    @staticmethod
+    def _await(report: socket.socket) -> tuple[Any, ...]:
+        report.settimeout(_START_TIMEOUT)
+        try:
+            message, _ = monitor.receive(report)
+        except TimeoutError:
+            raise Internal(
+                "the container did not come up", why=f"its monitor was silent for {_START_TIMEOUT:.0f} s"
+            ) from None
+        except ConnectionResetError:
+            message = None
+        finally:
+            report.settimeout(None)
+        return message if message is not None else ("error", "monitor", 0, b"")
+
+    def abandon(self, identifier: str) -> None:
+        """Give up a created container that was not started; its monitor undoes it when this end closes."""
+        with self._lock:
+            report = self._reports.pop(identifier, None)
+        if report is not None:
+            report.shutdown(socket.SHUT_WR)
+            try:
+                self._await(report)  # the end of the stream: everything is undone
+            except LadingError:
+                pass
+            report.close()
+        self.delete(identifier)
+
+    # -- looking ------------------------------------------------------------------------------------------------
+
+    def _read(self, identifier: str, name: str) -> dict[str, Any] | None:
+        try:
+            with open(f"{self.run_dir(identifier)}/{name}", "rb") as file:
+                value = json.loads(file.read(4096))
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return None
+        return value if isinstance(value, dict) else None
+
+    def _state(self, identifier: str) -> dict[str, Any] | None:
+        """The state file, when its process is truly the one that was started, in this boot."""
+        state = self._read(identifier, "state")
+        if state is None or state.get("boot") != self._boot_id:
+            return None
+        try:
+            return state if process.start_time(state["pid"]) == state["start"] else None
+        except ProcessLookupError:
+            return None
+
+    def live(self, identifier: str) -> Live | None:
+        """The running process, or None. Derived from the state file, the pid's start time and the boot id."""
+        state = self._state(identifier)
+        if state is None:
+            return None
+        paused = Group(self.layout, identifier).frozen()
+        return Live(state["pid"], state["started_ns"], paused)
+
+    def exit(self, identifier: str) -> Exit | None:
+        """How it ended, from the exit file; a state file without a living process or an exit file is a lost one."""
+        ended = self._read(identifier, "exit")
+        if ended is not None:
+            return Exit(ended["code"], ended["signal"], ended["oom"], ended["finished_ns"])
+        state = self._read(identifier, "state")
+        if state is None or self._state(identifier) is not None:
+            return None
+        return self._watcher.lost(identifier, self.run_dir(identifier))
+
+    def watch(self, identifier: str, callback: Callable[[Exit], None]) -> None:
+        """Call `callback` once with the end, from the watcher's thread, or at once when it has ended already."""
+        if self._watcher.subscribe(identifier, callback):
+            return
+        try:
+            channel = self._control(identifier, ("watch",))
+        except NotFound:
+            ended = self.exit(identifier)
+            callback(ended or Exit(137, 9, lost=True))
+            return
+        self._watcher.add(identifier, channel, self.run_dir(identifier))
+        self._watcher.subscribe(identifier, callback)
+
+    def known(self) -> list[str]:
+        """Identifiers of every container and exec that has a live state directory."""
+        return [name for name in os.listdir(f"{self._run_root}/c") if not name.startswith(".")]
+
+    def pids(self, identifier: str) -> list[int]:
+        """Host pids of the container's processes."""
+        return Group(self.layout, identifier).pids()
+
+    def stats(self, identifier: str) -> dict[str, Any]:
+        """Raw counters of the control groups; see `cgroup.stats.read` for the shape."""
+        return stats.read(self.group(identifier))
+
+    # -- acting -------------------------------------------------------------------------------------------------
+
+    def _control(self, identifier: str, message: tuple[Any, ...], fd: int = -1) -> socket.socket:
+        """Send one message to the monitor and wait for its "ok"; NotFound when there is no monitor."""
+        channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            # Through a descriptor, since a socket's path may hold 107 bytes only (unix(7)).
+            folder = os.open(self.run_dir(identifier), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                channel.connect(f"/proc/self/fd/{folder}/ctl")
+            finally:
+                os.close(folder)
+            if fd >= 0:
+                socket.send_fds(channel, [_message(message)], [fd])
+            else:
+                channel.send(_message(message))
+            channel.settimeout(_START_TIMEOUT)
+            answer, _ = monitor.receive(channel)
+            channel.settimeout(None)
+            if answer is None:
+                raise ConnectionResetError
+        except OSError as error:
+            channel.close()
+            raise NotFound(
+                f"nothing runs under {identifier[:12]}",
+                why="its monitor does not answer",
+                hint="See `lading ps -a`.",
+            ) from error
+        return channel
+
+    def attach(self, identifier: str, attachment: Attachment) -> None:
+        """Hand a client's connection to the monitor, which serves it from now on."""
+        message = (
+            "attach", attachment.stdin, attachment.stdout, attachment.stderr, attachment.framed, attachment.detach_keys,
+        )  # fmt: skip
+        self._control(identifier, message, attachment.fd).close()
+
+    def resize(self, identifier: str, height: int, width: int) -> None:
+        """Set the terminal's size in characters."""
+        self._control(identifier, ("resize", height & 0xFFFF, width & 0xFFFF)).close()
+
+    def kill(self, identifier: str, signum: int) -> None:
+        """Send a signal to the first process, never to another that got its pid (pidfd_send_signal(2))."""
+        state = self._state(identifier)
+        if state is None:
+            raise Conflict(f"container {identifier[:12]} is not running")
+        try:
+            pidfd = process.pidfd_open(state["pid"])
+        except ProcessLookupError:
+            raise Conflict(f"container {identifier[:12]} is not running") from None
+        try:
+            if process.start_time(state["pid"]) != state["start"]:
+                raise ProcessLookupError
+            signal.pidfd_send_signal(pidfd, signum)
+        except ProcessLookupError:
+            raise Conflict(f"container {identifier[:12]} is not running") from None
+        finally:
+            os.close(pidfd)
+        if signum == signal.SIGKILL:
+            group = Group(self.layout, identifier)
+            if "freezer" in group.v1 and group.frozen():
+                group.freeze(False)  # a frozen v1 group does not die before it thaws
+
+    def kill_all(self, identifier: str) -> None:
+        """SIGKILL to every process of the container."""
+        Group(self.layout, identifier).kill()
+
+    def pause(self, identifier: str) -> None:
+        Group(self.layout, identifier).freeze(True)
+
+    def resume(self, identifier: str) -> None:
+        Group(self.layout, identifier).freeze(False)
+
+    def update(self, identifier: str, resources: Mapping[str, Any]) -> None:
+        """Change limits of a running container."""
+        self.group(identifier).apply(resources)
+
+    def delete(self, identifier: str) -> None:
+        """Remove groups and live state of an ended container or exec. Idempotent."""
+        self._forget(identifier)
+        Group(self.layout, identifier, ("cpuset", "hugetlb")).remove()
+        shutil.rmtree(self.run_dir(identifier), ignore_errors=True)
+
+    def _forget(self, identifier: str) -> None:
+        with self._lock:
+            report = self._reports.pop(identifier, None)
+        if report is not None:
+            report.close()
+        self._watcher.forget(identifier)
+
+    def close(self) -> None:
+        """Stop watching and end the zygote; containers go on."""
+        self._watcher.close()
+        self._starter.close()
+
+
+class _Descriptors:
+    """The descriptors of one request, by index; index 0 is the plan's own memory file."""
+
+    def __init__(self) -> None:
+        self.list: list[int] = []
+
+    def add(self, fd: int) -> int:
+        self.list.append(fd)
+        return len(self.list)
+
+
+def _message(value: tuple[Any, ...]) -> bytes:
+    import marshal
+
+    return marshal.dumps(value)
+
+
+def _open_namespace(opened: ExitStack, path: str) -> int:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise NotFound(
+            f"the namespace {path} cannot be joined",
+            why=error.strerror or "",
+            hint="Is its container still running?",
+        ) from error
+    opened.callback(os.close, fd)
+    return fd
+
+
+def _root_step(launch: Launch) -> plan.Step:
+    rootfs: Rootfs = launch.rootfs
+    if rootfs.type == "bind":
+        return ("bind_root", os.fsencode(rootfs.source), rootfs.readonly, False)
+    lower = b":".join(os.fsencode(path) for path in rootfs.lower)
+    extra = os.fsencode("".join(f",{option}" for option in getattr(rootfs, "options", ())))
+    return (
+        "overlay", os.fsencode(rootfs.base), lower, os.fsencode(rootfs.upper), os.fsencode(rootfs.work), extra,
+        rootfs.readonly,
+    )  # fmt: skip
+
+
+def _extra_controllers(resources: Mapping[str, Any]) -> list[str]:
+    cpu = resources.get("cpu") or {}
+    extra = ["cpuset"] if cpu.get("cpus") or cpu.get("mems") else []
+    return extra + (["hugetlb"] if resources.get("hugepageLimits") else [])
+
+
+def _visible_groups(group: Group) -> dict[str, str]:
+    """What a mount of type cgroup shows, by name below /sys/fs/cgroup."""
+    if not group.v1:
+        return {"": group.unified} if group.unified else {}
+    shown = {os.path.basename(group.layout.v1[c]): path for c, path in group.v1.items()}
+    return shown | ({"unified": group.unified} if group.unified else {})
+
+
+def _oom_files(group: Group) -> list[bytes]:
+    if "memory" in group.v1:
+        return [os.fsencode(f"{group.v1['memory']}/memory.oom_control")]
+    return [os.fsencode(f"{group.unified}/memory.events")] if group.unified else []
+
+
+def _joined_namespaces(pid: int) -> tuple[int, bool]:
+    """(namespace flags that differ from ours and must be joined, whether a user namespace is among them)."""
+    names = {
+        "mnt": process.CLONE_NEWNS, "uts": process.CLONE_NEWUTS, "ipc": process.CLONE_NEWIPC,
+        "pid": process.CLONE_NEWPID, "net": process.CLONE_NEWNET, "cgroup": process.CLONE_NEWCGROUP,
+        "user": process.CLONE_NEWUSER,
+    }  # fmt: skip
+    flags = 0
+    for name, flag in names.items():
+        try:
+            if os.stat(f"/proc/{pid}/ns/{name}").st_ino != os.stat(f"/proc/self/ns/{name}").st_ino:
+                flags |= flag
+        except FileNotFoundError:
+            continue
+    return flags, bool(flags & process.CLONE_NEWUSER)
