@@ -184,7 +184,7 @@ class Netlink:
         if failure is not None:
             raise failure
 
-    def dump(self, message: Message) -> Iterator[tuple[int, bytes]]:
+    def dump(self, message: Message) -> list[tuple[int, bytes]]:
         """(type, body) of every object that a dump request yields; a dump torn by a change is taken again."""
         for _ in range(8):
             found: list[tuple[int, bytes]] = []
@@ -194,8 +194,7 @@ class Netlink:
                 header = _HEADER.pack(16 + len(message.body), message.kind, flags, self._sequence, 0)
                 self._socket.send(header + message.body)
                 if self._dumped(message, found):
-                    yield from found
-                    return
+                    return found
         raise OSError(errno.EINTR, f"{message.label}: the tables changed under every one of 8 reads")
 
     def _dumped(self, message: Message, found: list[tuple[int, bytes]]) -> bool:

@@ -14,7 +14,7 @@ from typing import TypeVar
 from lading.base.errors import Conflict, Denied, Internal, LadingError, NotFound, Unavailable, Unsupported
 from lading.linux import netlink_nft as nft
 from lading.linux.netlink import NETFILTER, ROUTE, Message, Netlink
-from lading.network import links, nat, ports
+from lading.network import flows, links, nat, ports
 from lading.network.values import Bridge, Forward, Interface, check_interface_name, parse_subnet
 
 T = TypeVar("T")
@@ -42,6 +42,7 @@ class Networks:
         self._lock = threading.Lock()
         self._bridges: dict[str, Bridge] = {}
         self._forwards: dict[str, tuple[Forward, ...]] = {}
+        self._wrote = False
         self._route = _translated("open a netlink socket", lambda: Netlink(ROUTE))
         self._nft = _translated("open a netfilter socket", lambda: Netlink(NETFILTER))
 
@@ -52,9 +53,11 @@ class Networks:
         self.close()
 
     def close(self) -> None:
-        """Let go of the kernel; the table goes too when no bridge and no port is left in it."""
+        """Let go of the kernel; the table goes too when no bridge and no port that was put there is left in
+        it.
+        """
         with self._lock:
-            if not self._bridges and not self._forwards:
+            if self._wrote and not self._bridges and not self._forwards:
                 _translated("remove the nftables table", lambda: self._send(nat.nothing(self.table)))
             self._route.close()
             self._nft.close()
@@ -108,14 +111,17 @@ class Networks:
             if forwards:
                 after[id] = forwards
             _translated("publish ports", lambda: self._change(messages, after))
+            _translated("forget stale connections", lambda: flows.forget(self._nft, forwards))
 
     def unpublish(self, id: str) -> None:
         with self._lock:
             if id not in self._forwards:
                 return
             after = {key: some for key, some in self._forwards.items() if key != id}
-            messages = nat.unpublish(self.table, self._forwards[id])
+            gone = self._forwards[id]
+            messages = nat.unpublish(self.table, gone)
             _translated("withdraw published ports", lambda: self._change(messages, after))
+            _translated("forget stale connections", lambda: flows.forget(self._nft, gone))
 
     def rebuild(self, bridges: Iterable[Bridge], forwards_by_id: Mapping[str, Iterable[Forward]]) -> None:
         """Make the kernel agree: bridges that are missing, and the whole table in one transaction."""
@@ -189,6 +195,7 @@ class Networks:
 
     def _send(self, messages: list[Message]) -> None:
         self._nft.transaction(nft.BEGIN, messages, nft.END)
+        self._wrote = True
 
 
 def _translated(words: str, work: Callable[[], T]) -> T:
