@@ -60,7 +60,13 @@ class Context:
     __slots__ = ("_client", "cwd", "environ", "err", "here", "host", "out", "stdin", "uid", "verb")
 
     def __init__(
-        self, environ: Mapping[str, str], *, stdin: int = 0, stdout: int = 1, stderr: int = 2, uid: int | None = None
+        self,
+        environ: Mapping[str, str],
+        *,
+        stdin: int = 0,
+        stdout: int = 1,
+        stderr: int = 2,
+        uid: int | None = None,
     ) -> None:
         self.environ = environ
         self.stdin = stdin

@@ -66,7 +66,10 @@ _PLAIN = {
 
 _REFUSED = {
     "gpus": ("GPUs are not supported yet", "Leave --gpus out; --device gives single device nodes."),
-    "link": ("--link is not supported", "Put both containers on one network: names resolve there by themselves."),
+    "link": (
+        "--link is not supported",
+        "Put both containers on one network: names resolve there by themselves.",
+    ),
     "link-local-ip": ("--link-local-ip is not supported", ""),
 }
 
@@ -148,7 +151,9 @@ def _streams(flags: Flags, config: dict[str, Any], detach: bool) -> None:
     attach = [name.lower() for name in flags.many("attach")]
     for name in attach:
         if name not in ("stdin", "stdout", "stderr"):
-            raise UsageError(f'invalid argument "{name}" for "-a, --attach" flag: it is stdin, stdout or stderr')
+            raise UsageError(
+                f'invalid argument "{name}" for "-a, --attach" flag: it is stdin, stdout or stderr'
+            )
     if detach and attach:
         raise UsageError("conflicting options: --attach and --detach")
     config["AttachStdin"] = not detach and ("stdin" in attach or flags.on("interactive"))
@@ -164,7 +169,9 @@ def environment(context: Context, given: list[str]) -> list[str]:
     for item in given:
         name, mark, _ = item.partition("=")
         if not name:
-            raise UsageError(f'invalid argument "{item}" for "-e, --env" flag: invalid environment variable: {item}')
+            raise UsageError(
+                f'invalid argument "{item}" for "-e, --env" flag: invalid environment variable: {item}'
+            )
         out.append(item if mark or name not in context.environ else f"{name}={context.environ[name]}")
     return out
 
@@ -172,7 +179,11 @@ def environment(context: Context, given: list[str]) -> list[str]:
 def _network(flags: Flags, body: dict[str, Any], host: dict[str, Any]) -> None:
     networks = flags.many("network") + flags.many("net")
     aliases = flags.many("network-alias") + flags.many("net-alias")
-    fixed = {key: flags.text(flag) for key, flag in (("IPv4Address", "ip"), ("IPv6Address", "ip6")) if flags.given(flag)}
+    fixed = {
+        key: flags.text(flag)
+        for key, flag in (("IPv4Address", "ip"), ("IPv6Address", "ip6"))
+        if flags.given(flag)
+    }
     plain = len(networks) < 2 and not aliases and not fixed and not any("=" in name for name in networks)
     if plain:
         if networks:

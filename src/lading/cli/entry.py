@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 
     from lading.cli.flags import Verb
 
-GLOBAL = {"-H": "host", "--host": "host", "--here": "here", "-v": "version", "--version": "version", "--help": "help"}
+GLOBAL = {
+    "-H": "host",
+    "--host": "host",
+    "--here": "here",
+    "-v": "version",
+    "--version": "version",
+    "--help": "help",
+}
 
 
 def run_process() -> int:

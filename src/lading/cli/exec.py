@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 def _exec(context: Context, flags: Flags) -> int:
     tty, stdin, detach = flags.on("tty"), flags.on("interactive"), flags.on("detach")
     if tty and stdin and not detach and not os.isatty(context.stdin):
-        raise UsageError("the input device is not a TTY", hint="Leave -t out when input comes from a pipe.", code=1)
+        raise UsageError(
+            "the input device is not a TTY", hint="Leave -t out when input comes from a pipe.", code=1
+        )
     body = exec_body(context, flags)
     identifier = context.client.call("POST", f"/containers/{flags.args[0]}/exec", None, body)["Id"]
     if detach:

@@ -34,7 +34,7 @@ class UsageError(LadingError):
         self.code = code
 
 
-class HelpWanted(Exception):  # noqa: N818 - not an error
+class HelpWanted(Exception):
     """`--help` was among the flags."""
 
 

@@ -16,9 +16,17 @@ if TYPE_CHECKING:
     from lading.client.http import Response
 
 
-def attach(context: Context, identifier: str, *, stdin: bool, stdout: bool, stderr: bool, logs: bool = False) -> Hijacked:
+def attach(
+    context: Context, identifier: str, *, stdin: bool, stdout: bool, stderr: bool, logs: bool = False
+) -> Hijacked:
     """The container's streams on a connection of their own."""
-    query = {"stream": 1, "stdin": int(stdin), "stdout": int(stdout), "stderr": int(stderr), "logs": int(logs)}
+    query = {
+        "stream": 1,
+        "stdin": int(stdin),
+        "stdout": int(stdout),
+        "stderr": int(stderr),
+        "logs": int(logs),
+    }
     return context.client.hijack("POST", f"/containers/{identifier}/attach", query)
 
 
@@ -66,7 +74,11 @@ def follow(
             if tty:
                 resize()
             pump = Pump(context, stream, tty=tty, stdin=stdin, keys=keys)
-            pump.run(signals, on_signal, until=waiting.connection.sock.fileno() if not waiting.connection.buffer else -1)
+            pump.run(
+                signals,
+                on_signal,
+                until=waiting.connection.sock.fileno() if not waiting.connection.buffer else -1,
+            )
         if pump.detached:
             return None
         return exit_code(context, waiting)

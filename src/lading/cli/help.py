@@ -36,7 +36,9 @@ def _verb(name: str) -> str:
     out = [f"Usage:  lading {' '.join(name.split()[:-1] + [verb.usage])}\n", entry[2]]
     if verb.notes:
         out += ["", verb.notes]
-    same = sorted(other for other, (module, attribute, _) in VERBS.items() if (module, attribute) == entry[:2])
+    same = sorted(
+        other for other, (module, attribute, _) in VERBS.items() if (module, attribute) == entry[:2]
+    )
     if len(same) > 1:
         out += ["", "Aliases:", "  " + ", ".join(f"lading {other}" for other in same)]
     if any(row[3] for row in verb.rows):
@@ -56,7 +58,9 @@ def _options(rows: Sequence[Row]) -> list[str]:
 
 
 def _group(name: str) -> str:
-    members = [(verb.partition(" ")[2], entry) for verb, entry in VERBS.items() if verb.startswith(name + " ")]
+    members = [
+        (verb.partition(" ")[2], entry) for verb, entry in VERBS.items() if verb.startswith(name + " ")
+    ]
     rows = []
     seen = set()
     for verb, entry in sorted(members, key=lambda member: (member[0] in ("list", "remove", "ps"), member[0])):
@@ -73,7 +77,9 @@ def _group(name: str) -> str:
 def _top() -> str:
     common = [(f"  {name}", VERBS[name][2]) for name in COMMON]
     groups = [(f"  {name}", about) for name, about in GROUPS.items()]
-    others = [(f"  {name}", entry[2]) for name, entry in VERBS.items() if " " not in name and name not in COMMON]
+    others = [
+        (f"  {name}", entry[2]) for name, entry in VERBS.items() if " " not in name and name not in COMMON
+    ]
     return "\n".join(
         [
             "Usage:  lading [OPTIONS] COMMAND\n",

@@ -112,9 +112,15 @@ def _networks(item: Item) -> str:
 def ports(found: list[Item]) -> str:
     """`0.0.0.0:5000->5000/tcp, 8000-8002/tcp`: published ones first, neighbours joined into ranges."""
     spans: dict[tuple[str, str, int], list[list[int]]] = {}
-    for port in sorted(found, key=lambda p: (p.get("PrivatePort", 0), p.get("PublicPort", 0), p.get("IP", ""))):
+    for port in sorted(
+        found, key=lambda p: (p.get("PrivatePort", 0), p.get("PublicPort", 0), p.get("IP", ""))
+    ):
         inner, outer = int(port.get("PrivatePort", 0)), int(port.get("PublicPort") or 0)
-        key = (port.get("IP", "") if outer else "", port.get("Type", "tcp"), outer - inner if outer else -1 << 20)
+        key = (
+            port.get("IP", "") if outer else "",
+            port.get("Type", "tcp"),
+            outer - inner if outer else -1 << 20,
+        )
         runs = spans.setdefault(key, [])
         if runs and runs[-1][1] + 1 == inner:
             runs[-1][1] = inner

@@ -27,7 +27,9 @@ def _run(context: Context, flags: Flags) -> int:
         context.out.line(identifier)
         return 0
     if body["AttachStdin"] and body.get("Tty") and not os.isatty(context.stdin):
-        raise UsageError("the input device is not a TTY", hint="Leave -t out when input comes from a pipe.", code=1)
+        raise UsageError(
+            "the input device is not a TTY", hint="Leave -t out when input comes from a pipe.", code=1
+        )
     from lading.cli.terminal import detach_keys
 
     keys = detach_keys(flags.text("detach-keys"))
@@ -117,7 +119,9 @@ def _write_cidfile(context: Context, path: str, identifier: str) -> None:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     except OSError as error:
         _remove(context, identifier)
-        raise LadingError(f"the container ID file {path} could not be written", why=f"{error.strerror}.") from None
+        raise LadingError(
+            f"the container ID file {path} could not be written", why=f"{error.strerror}."
+        ) from None
     try:
         os.write(fd, identifier.encode())
     finally:
@@ -152,7 +156,11 @@ def start_code(context: Context, identifier: str, error: APIError) -> int:
 def code_by_message(text: str) -> int:
     """The status that docker's client reads out of a runtime's message."""
     text = text.lower()
-    if "executable file not found" in text or "no such file or directory" in text or "not found in $path" in text:
+    if (
+        "executable file not found" in text
+        or "no such file or directory" in text
+        or "not found in $path" in text
+    ):
         return 127
     if "permission denied" in text or "is a directory" in text or "exec format error" in text:
         return 126

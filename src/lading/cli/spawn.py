@@ -66,7 +66,9 @@ def _launch(context: Context, run: str) -> None:
     else:
         why = f"It neither listens nor ended within {PATIENCE} seconds."
     raise Unavailable(
-        "the daemon did not start", why=why, hint=f"Its log is {log}; `lading daemon` runs it in the foreground."
+        "the daemon did not start",
+        why=why,
+        hint=f"Its log is {log}; `lading daemon` runs it in the foreground.",
     )
 
 

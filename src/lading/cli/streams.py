@@ -33,7 +33,7 @@ _FORWARDED = (1, 2, 3, 10, 12, 14, 15, 18, 20, 21, 22)
 class Signals:
     """`with Signals(numbers):` these arrive as bytes on `.fd` instead of ending us."""
 
-    __slots__ = ("fd", "_into", "_numbers", "_old", "_wakeup")
+    __slots__ = ("_into", "_numbers", "_old", "_wakeup", "fd")
 
     def __init__(self, numbers: tuple[int, ...]) -> None:
         self._numbers = numbers
@@ -124,7 +124,9 @@ class Pump:
 
     __slots__ = ("_keys", "_output", "_pending", "_poll", "_sock", "_stdin", "detached")
 
-    def __init__(self, context: Context, stream: Hijacked, *, tty: bool, stdin: bool, keys: bytes = b"") -> None:
+    def __init__(
+        self, context: Context, stream: Hijacked, *, tty: bool, stdin: bool, keys: bytes = b""
+    ) -> None:
         framed = stream.framed if stream.framed is not None else not tty
         out, err = context.out.fd, context.err.fd
         self._output: Demultiplexer | Raw = Demultiplexer(out, err) if framed else Raw(out)

@@ -317,7 +317,7 @@ def _commands(words: list[tuple[str, Any]], at: int) -> tuple[list[list[Any]], i
 _CONSTANTS = ("true", "false", "nil")
 
 
-class _Leave(Exception):  # noqa: N818 - control flow
+class _Leave(Exception):
     """{{break}} or {{continue}} on its way to its {{range}}."""
 
 
@@ -418,7 +418,11 @@ class _Run:
             raise TemplateError(f"function {name!r} not defined", f"Did you mean {guess!r}?" if guess else "")
         arguments = [self._operand(operand, dot, scope) for operand in operands] + last
         if self.raw:
-            return arguments[0] if len(arguments) == 1 else next((a for a in arguments if isinstance(a, str)), "")
+            return (
+                arguments[0]
+                if len(arguments) == 1
+                else next((a for a in arguments if isinstance(a, str)), "")
+            )
         try:
             return function(*arguments)
         except (TypeError, ValueError, IndexError, AttributeError, KeyError, OverflowError) as error:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+
 def show(value: Any) -> str:
     """A value as Go's `%v` prints it: maps as map[a:1 b:2], lists as [a b]."""
     if value is None:

@@ -72,7 +72,9 @@ def detach_keys(text: str) -> bytes:
         elif key == letter and len(key) == 1 and key.isascii():
             out += key.encode()
         else:
-            raise UsageError(f"invalid detach keys: unknown character {key!r}", hint="Write for example ctrl-p,ctrl-q.")
+            raise UsageError(
+                f"invalid detach keys: unknown character {key!r}", hint="Write for example ctrl-p,ctrl-q."
+            )
     return out
 
 

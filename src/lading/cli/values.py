@@ -76,7 +76,9 @@ def environment(context: Context, flags: Flags, config: Body, host: Body) -> Non
         for line in read_lines(context, path):
             name, mark, _ = line.partition("=")
             if not name or any(c.isspace() for c in name):
-                raise UsageError(f"poorly formatted environment file {path!r}: variable {name!r} is empty or holds a blank")
+                raise UsageError(
+                    f"poorly formatted environment file {path!r}: variable {name!r} is empty or holds a blank"
+                )
             if mark or name in context.environ:
                 out += _expand(context, [line])
     config["Env"] = out + config.get("Env", [])
@@ -147,10 +149,13 @@ def publish(item: str) -> list[tuple[str, dict[str, str]]]:
     low, high = _range("publish", item, outer)
     if high - low != last - first:
         if first != last:
-            raise wrong("publish", item, f"invalid ranges specified for container and host Ports: {inner} and {outer}")
+            raise wrong(
+                "publish", item, f"invalid ranges specified for container and host Ports: {inner} and {outer}"
+            )
         return [(f"{first}/{protocol}", {"HostIp": address, "HostPort": f"{low}-{high}"})]
     return [
-        (f"{first + n}/{protocol}", {"HostIp": address, "HostPort": str(low + n)}) for n in range(last - first + 1)
+        (f"{first + n}/{protocol}", {"HostIp": address, "HostPort": str(low + n)})
+        for n in range(last - first + 1)
     ]
 
 
@@ -246,9 +251,17 @@ def mount(context: Context, item: str) -> Body:
             from lading.cli.suggest import closest
 
             guess = closest(key, _MOUNT_KEYS)
-            raise wrong("mount", item, f"unknown option {key!r}" + (f" (did you mean {guess!r}?)" if guess else ""))
+            raise wrong(
+                "mount", item, f"unknown option {key!r}" + (f" (did you mean {guess!r}?)" if guess else "")
+            )
         flag = not mark or value.lower() in ("1", "true")
-        if not mark and key not in ("readonly", "ro", "volume-nocopy", "bind-nonrecursive", "bind-create-src"):
+        if not mark and key not in (
+            "readonly",
+            "ro",
+            "volume-nocopy",
+            "bind-nonrecursive",
+            "bind-create-src",
+        ):
             raise wrong("mount", item, f"invalid field {field!r} must be a key=value pair")
         used.add(_MOUNT_KEYS[key])
         _mount_field(item, out, special, key, value, flag)
@@ -394,7 +407,9 @@ def ulimits(context: Context, flags: Flags, config: Body, host: Body) -> None:
             raise wrong("ulimit", item, f"invalid ulimit argument: {item} (write NAME=SOFT[:HARD])")
         low, high = int(numbers[0]), int(numbers[1])
         if high != -1 and (low > high or low == -1):
-            raise wrong("ulimit", item, f"ulimit soft limit must be less than or equal to hard limit: {low} > {high}")
+            raise wrong(
+                "ulimit", item, f"ulimit soft limit must be less than or equal to hard limit: {low} > {high}"
+            )
         out.append({"Name": name, "Soft": low, "Hard": high})
     host["Ulimits"] = out
 
@@ -410,7 +425,11 @@ def restart(context: Context, flags: Flags, config: Body, host: Body) -> None:
         why = f"invalid restart policy: {name}" + (f" (did you mean {guess!r}?)" if guess else "")
         raise wrong("restart", item, why)
     if mark and (name != "on-failure" or not count.isdigit()):
-        why = "maximum retry count must be an integer" if name == "on-failure" else "only on-failure takes a retry count"
+        why = (
+            "maximum retry count must be an integer"
+            if name == "on-failure"
+            else "only on-failure takes a retry count"
+        )
         raise wrong("restart", item, f"invalid restart policy format: {why}")
     host["RestartPolicy"] = {"Name": name or "no", "MaximumRetryCount": int(count or 0)}
 
@@ -478,7 +497,9 @@ def _profile(context: Context, item: str, path: str) -> str:
         with open(context.absolute(path), "rb") as file:
             data = file.read(_FILE_LIMIT)
     except OSError as error:
-        raise UsageError(f"opening seccomp profile ({path}) failed", why=f"{os.strerror(error.errno or 0)}.") from None
+        raise UsageError(
+            f"opening seccomp profile ({path}) failed", why=f"{os.strerror(error.errno or 0)}."
+        ) from None
     try:
         return dumps(loads(data))
     except ValueError as error:

@@ -33,7 +33,7 @@ class APIError(LadingError):
 class Hijacked:
     """A connection taken over by a stream: the socket, bytes that had already come, and whether output is framed."""
 
-    __slots__ = ("framed", "early", "sock")
+    __slots__ = ("early", "framed", "sock")
 
     def __init__(self, sock: Socket, early: bytes, framed: bool | None) -> None:
         self.sock = sock

@@ -33,7 +33,9 @@ class Broken(Unavailable):
 
     def __init__(self, why: str, early: bool = False) -> None:
         super().__init__(
-            "the daemon's answer broke off", why=why, hint="Its log tells more; `lading info` names the socket."
+            "the daemon's answer broke off",
+            why=why,
+            hint="Its log tells more; `lading info` names the socket.",
         )
         self.early = early
 
@@ -41,18 +43,24 @@ class Broken(Unavailable):
 class Connection:
     """One connection; requests go out and responses come in, strictly one after the other."""
 
-    __slots__ = ("busy", "buffer", "sock")
+    __slots__ = ("buffer", "busy", "sock")
 
     def __init__(self, sock: Socket) -> None:
         self.sock = sock
         self.buffer = b""
-        self.busy = False  # a response whose body is not read to its end keeps the connection from being reused
+        self.busy = (
+            False  # a response whose body is not read to its end keeps the connection from being reused
+        )
 
     def close(self) -> None:
         self.sock.close()
 
     def send(
-        self, method: str, target: str, body: bytes | Iterable[bytes] | None = None, headers: dict[str, str] | None = None
+        self,
+        method: str,
+        target: str,
+        body: bytes | Iterable[bytes] | None = None,
+        headers: dict[str, str] | None = None,
     ) -> None:
         """Write one request. An iterable body goes out chunked; if the peer stops reading it, its answer is awaited all the same."""
         lines = [f"{method} {target} HTTP/1.1", "Host: lading"]
