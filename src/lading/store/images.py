@@ -73,9 +73,9 @@ class Images:
 
     def __init__(self, db: Database, blobs: Blobs, snapshotter: Snapshotter) -> None:
         self._db = db
-        self._blobs = blobs
-        self._snapshots = snapshotter
-        self._leases = Leases(db)
+        self.blobs = blobs
+        self.snapshots = snapshotter
+        self.leases = Leases(db)
         self._cache: dict[str, tuple[Manifest, ImageConfig]] = {}
         self._settling = threading.Lock()
         db.ensure("images", _DDL)
@@ -85,8 +85,8 @@ class Images:
     def store(self, draft: Draft, ref: str = "") -> Image:
         """Write a draft's config and manifest, whose layers are stored already, and name it when `ref` is
         given."""
-        self._blobs.put(draft.config.encode())
-        digest = self._blobs.put(draft.manifest().encode())
+        self.blobs.put(draft.config.encode())
+        digest = self.blobs.put(draft.manifest().encode())
         self.put(ref, digest)
         return self.by_manifest(digest)
 
@@ -96,7 +96,7 @@ class Images:
         name = str(reference.parse(ref).with_default_tag()) if ref else ""
         with self._changing():
             found, conf = self._load(manifest_digest)
-            missing = [layer.digest for layer in found.layers if not self._blobs.refresh(layer.digest)]
+            missing = [layer.digest for layer in found.layers if not self.blobs.refresh(layer.digest)]
             if missing:
                 raise errors.Invalid(
                     f"image {manifest_digest[:19]} is incomplete", why=f"Blob {missing[0]} is not stored."
@@ -115,10 +115,10 @@ class Images:
         """The decoded documents; immutable, so remembered."""
         known = self._cache.get(manifest_digest)
         if known is None:
-            found = manifest.parse(self._blobs.read(manifest_digest))
+            found = manifest.parse(self.blobs.read(manifest_digest))
             if not isinstance(found, Manifest):
                 raise errors.Invalid(f"{manifest_digest[:19]} is an index, not the manifest of one platform")
-            conf = config.parse(self._blobs.read(found.config.digest))
+            conf = config.parse(self.blobs.read(found.config.digest))
             if len(conf.diff_ids) != len(found.layers):
                 raise errors.Invalid(
                     "image is inconsistent",
@@ -133,7 +133,7 @@ class Images:
     def _changing(self, *, alone: bool = False) -> Iterator[None]:
         """Taken shared while an image is recorded and exclusively while a sweep runs, also across processes
         (flock(2))."""
-        fd = os.open(f"{self._blobs.root}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(f"{self.blobs.root}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
             yield
@@ -163,6 +163,9 @@ class Images:
             row["size"],
             row["created_ns"],
         )
+
+    def has_manifest(self, manifest_digest: str) -> bool:
+        return self._db.one("SELECT 1 FROM images WHERE manifest_digest = ?", (manifest_digest,)) is not None
 
     def get(self, ref_or_id: str) -> Image:
         """By reference (familiar or canonical), image id, or the beginning of an id.
@@ -248,16 +251,20 @@ class Images:
     def remove(self, image_id: str) -> Removed:
         """Forget the image under all its names, then delete the blobs and snapshots only it needed."""
         image = self.get(image_id)
-        with self._db.transaction(durable=True) as cx:
-            rows = cx.execute("SELECT manifest_digest FROM images WHERE id = ?", (image.id,)).fetchall()
-            for row in rows:
-                cx.execute("DELETE FROM image_refs WHERE manifest_digest = ?", (row["manifest_digest"],))
-                cx.execute("DELETE FROM images WHERE manifest_digest = ?", (row["manifest_digest"],))
-        mine = {image.manifest_digest, image.id, *(row["manifest_digest"] for row in rows)}
+        rows = self._db.query("SELECT manifest_digest FROM images WHERE id = ?", (image.id,))
+        for row in rows:
+            self.forget(row["manifest_digest"])
+        mine = {image.id, *(row["manifest_digest"] for row in rows)}
         mine.update(layer.digest for layer in image.manifest.layers)
         mine.update(chain.ids(image.config.diff_ids))
         deleted, reclaimed = self._sweep(mine)
         return Removed(image.references, deleted, reclaimed)
+
+    def forget(self, manifest_digest: str) -> None:
+        """Take a manifest and its names out of the records; blobs and snapshots wait for a sweep."""
+        with self._db.transaction(durable=True) as cx:
+            cx.execute("DELETE FROM image_refs WHERE manifest_digest = ?", (manifest_digest,))
+            cx.execute("DELETE FROM images WHERE manifest_digest = ?", (manifest_digest,))
 
     # --- unpacking ---
 
@@ -270,14 +277,14 @@ class Images:
         chains = chain.ids(image.config.diff_ids)
         if not chains:
             raise errors.Invalid("the image has no layers, so there is nothing to run")
-        if self._snapshots.exists(chains[-1]):
+        if self.snapshots.exists(chains[-1]):
             return chains[-1]
         parent: str | None = None
-        with self._leases.hold(image.manifest_digest):
+        with self.leases.hold(image.manifest_digest):
             for layer, diff_id, key in zip(image.manifest.layers, image.config.diff_ids, chains, strict=True):
-                if not self._snapshots.exists(key):
-                    with self._blobs.open(layer.digest) as stream:
-                        self._snapshots.apply(parent, key, stream, diff_id)
+                if not self.snapshots.exists(key):
+                    with self.blobs.open(layer.digest) as stream:
+                        self.snapshots.apply(parent, key, stream, diff_id)
                 parent = key
         self.settle()
         return chains[-1]
@@ -288,7 +295,7 @@ class Images:
 
         def run() -> None:
             with self._settling, contextlib.suppress(errors.LadingError, OSError):
-                self._snapshots.sync()
+                self.snapshots.sync()
 
         threading.Thread(target=run, name="settle", daemon=True).start()
 
@@ -299,23 +306,27 @@ class Images:
         regained."""
         return self._sweep(None)[1]
 
+    def discard(self, candidates: set[str]) -> None:
+        """Delete those of `candidates` that nothing needs, such as what a refused archive left."""
+        self._sweep(candidates)
+
     def _sweep(self, candidates: set[str] | None) -> tuple[tuple[str, ...], int]:
         """Mark from the roots, then delete what is unmarked, only among `candidates` when given."""
         with self._changing(alone=True):
-            horizon = self._leases.horizon_ns()
+            horizon = self.leases.horizon_ns()
             marked = self._marks()
             deleted = []
             reclaimed = 0
             for key, created_ns in self._loose_snapshots(marked):
                 young = horizon is not None and created_ns >= horizon
                 if not young and (candidates is None or key in candidates):
-                    reclaimed += self._snapshots.usage(key).bytes
-                    self._snapshots.remove(key)
+                    reclaimed += self.snapshots.usage(key).bytes
+                    self.snapshots.remove(key)
                     deleted.append(key)
-            for digest in self._blobs.list() if candidates is None else sorted(candidates):
-                if digest in marked or (horizon is not None and self._blobs.modified_ns(digest) >= horizon):
+            for digest in self.blobs.list() if candidates is None else sorted(candidates):
+                if digest in marked or (horizon is not None and self.blobs.modified_ns(digest) >= horizon):
                     continue
-                size = self._blobs.delete(digest)
+                size = self.blobs.delete(digest)
                 if size:
                     reclaimed += size
                     deleted.append(digest)
@@ -323,12 +334,12 @@ class Images:
 
     def _marks(self) -> set[str]:
         """Blobs and snapshot keys that images, leases and holds refer to."""
-        marked = self._leases.items()
+        marked = self.leases.items()
         manifests = [row["manifest_digest"] for row in self._db.query("SELECT manifest_digest FROM images")]
         for digest in [*manifests, *marked]:
             marked.add(digest)
             try:
-                if self._blobs.size(digest) > fields.LIMIT:
+                if self.blobs.size(digest) > fields.LIMIT:
                     continue  # a layer
                 found, conf = self._load(digest)
             except errors.LadingError:
@@ -341,7 +352,7 @@ class Images:
     def _loose_snapshots(self, marked: set[str]) -> Iterator[tuple[str, int]]:
         """Committed snapshots that are not marked and on which nothing marked or active stands; children
         first."""
-        infos = {info.key: info for info in self._snapshots.infos()}
+        infos = {info.key: info for info in self.snapshots.infos()}
         needed: set[str] = set()
         for info in infos.values():
             if info.kind == "committed" and info.key not in marked:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from lading.image.layer import header as headers
 from lading.image.layer import whiteout
 from lading.image.layer.header import Header, pack, padding
+from lading.linux import trees
 
 Out = Callable[[bytes], object]
 
@@ -179,8 +180,7 @@ def tree(
     """Write everything in the directory `fd` (not itself) below `prefix`, names sorted by their bytes.
 
     `overlay` reads an upper directory: whiteout devices and opaque marks become `.wh.` members. `keep` may
-    leave a path out, a directory with all that is in it. Directories are open while what is in them is
-    written, so the depth is bounded by the descriptor limit; deeper trees raise OSError(EMFILE).
+    leave a path out, a directory with all that is in it. Trees deeper than `trees.MAX_DEPTH` raise OSError.
     """
     stack = [(fd, prefix, iter(_sorted(fd)))]
     try:
@@ -208,6 +208,7 @@ def tree(
             except (FileNotFoundError, NotADirectoryError):
                 continue  # replaced meanwhile
             stack.append((child, name, iter(())))
+            trees.check_depth(name)
             writer.directory(name, child)
             if overlay and whiteout.is_opaque(child):
                 writer.opaque(name)

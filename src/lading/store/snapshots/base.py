@@ -9,13 +9,13 @@ import abc
 import contextlib
 import hashlib
 import os
-import stat
 from collections.abc import Callable, Iterator
 
 from lading.base import errors
 from lading.image.layer import apply as unpack
 from lading.image.layer.compress import Ahead, Decompressed
 from lading.image.layer.reader import Source
+from lading.linux import trees
 from lading.store.database import Database, Row
 from lading.store.snapshots import Change, Info, Rootfs, Usage
 from lading.store.snapshots.records import Records
@@ -96,17 +96,11 @@ class Stored(abc.ABC):
 
     def usage(self, key: str) -> Usage:
         """Blocks and inodes of the snapshot's own files; hard links count once."""
-        size = inodes = 0
-        seen: set[tuple[int, int]] = set()
-        for _, _, names, fd in os.fwalk(self._files(self.records.get(key)), follow_symlinks=False):
-            for st in (os.fstat(fd), *_stats(fd, names)):
-                if st.st_nlink > 1 and not stat.S_ISDIR(st.st_mode):
-                    if (st.st_dev, st.st_ino) in seen:
-                        continue
-                    seen.add((st.st_dev, st.st_ino))
-                size += st.st_blocks * 512
-                inodes += 1
-        return Usage(size, inodes)
+        fd = os.open(self._files(self.records.get(key)), _DIR)
+        try:
+            return Usage(*trees.usage(fd))
+        finally:
+            os.close(fd)
 
     def apply(self, parent: str | None, committed: str, tar: Source, diff_id: str = "") -> None:
         with self.records.locked(committed):
@@ -138,9 +132,3 @@ class Stored(abc.ABC):
             options = unpack.Options(whiteouts=self.whiteouts, devices=os.geteuid() == 0, base=base)
             unpack.apply(root, source, options)
         return "sha256:" + digest.hexdigest()
-
-
-def _stats(fd: int, names: list[str]) -> Iterator[os.stat_result]:
-    for name in names:
-        with contextlib.suppress(FileNotFoundError):
-            yield os.stat(name, dir_fd=fd, follow_symlinks=False)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from lading.base import errors
 from lading.image.layer import whiteout
 from lading.image.layer.write import Writer, tree
-from lading.linux import overlayfs
+from lading.linux import overlayfs, trees
 from lading.store.database import Database, Row
 from lading.store.snapshots import ADDED, DELETED, MODIFIED, Change, Rootfs
 from lading.store.snapshots.base import Stored
@@ -142,6 +142,7 @@ class Overlay(Stored):
 def _changes(upper: int, lower: int, above: str) -> Iterator[Change]:
     """Compare one upper directory with the directory of the parent's tree at the same place; -1: there is
     none."""
+    trees.check_depth(above)
     names = sorted(os.listdir(upper), key=os.fsencode)
     gone = set(os.listdir(lower)) - set(names) if lower >= 0 and whiteout.is_opaque(upper) else set()
     for name in sorted([*names, *gone], key=os.fsencode):
