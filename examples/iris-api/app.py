@@ -30,7 +30,9 @@ def predict() -> Any:
     return jsonify(
         prediction=best,
         class_name=BUNDLE["classes"][best],
-        probabilities={name: round(float(p), 4) for name, p in zip(BUNDLE["classes"], probabilities)},
+        probabilities={
+            name: round(float(p), 4) for name, p in zip(BUNDLE["classes"], probabilities, strict=True)
+        },
     )
 
 
