@@ -1,0 +1,36 @@
+"""The table from lading's closed set of errors to HTTP status. Owns the mapping and the JSON of an error, nothing else."""
+
+from __future__ import annotations
+
+from lading.base import errors
+
+STATUS: dict[type[errors.LadingError], int] = {
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.Invalid: 400,
+    errors.Denied: 403,
+    errors.Unauthenticated: 401,
+    errors.Unsupported: 501,
+    errors.Unavailable: 503,
+    errors.Cancelled: 499,  # the code the reference engine answers when the caller gave up; nobody reads it
+    errors.Internal: 500,
+}
+
+
+class Refused(errors.LadingError):
+    """The request fails for a reason of HTTP itself, with a status outside the table: 405, 411, 413, 415, 431."""
+
+    def __init__(self, status: int, what: str) -> None:
+        super().__init__(what)
+        self.status = status
+
+
+def status_of(error: errors.LadingError) -> int:
+    """The HTTP status that tells `error`'s class to a client."""
+    if isinstance(error, Refused):
+        return error.status
+    for kind in type(error).__mro__:
+        status = STATUS.get(kind)
+        if status is not None:
+            return status
+    return 500

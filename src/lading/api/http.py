@@ -1,0 +1,175 @@
+"""One HTTP/1.1 connection on a blocking socket: h11 decides what the bytes mean, this file moves them.
+
+Owns framing, bounds, keep-alive, `Expect: 100-continue`, and giving the socket away for a raw stream (hijack). Knows no
+path and no engine.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+
+import h11
+
+from lading.api.errors import Refused
+from lading.base.errors import Cancelled, Invalid
+
+HEAD_LIMIT = 64 << 10
+_HEAD_READ = 16 << 10
+_BODY_READ = 256 << 10
+_DRAIN_LIMIT = 64 << 20  # how much of an unread body is thrown away so that the client sees the answer
+_DRAIN_SECONDS = 2.0
+
+Headers = list[tuple[str, str]]
+
+
+class ClientGone(Cancelled):
+    """The client closed or broke the connection; there is nobody to answer."""
+
+    def __init__(self) -> None:
+        super().__init__("the client closed the connection")
+
+
+class Connection:
+    """The server's side of one connection. Not thread-safe: one thread reads and writes it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.given_away = False
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT)
+        self._body_read = False
+
+    # Reading
+
+    def next_request(self) -> h11.Request | None:
+        """The next request's head; None when the client is done. Refused for bytes that are no HTTP."""
+        if self._h11.our_state is h11.DONE:
+            self._h11.start_next_cycle()
+        self._body_read = False
+        event = self._next_event(_HEAD_READ)
+        if isinstance(event, h11.Request):
+            return event
+        return None
+
+    def read_body(self) -> bytes:
+        """The next piece of the request's body; b"" at its end."""
+        while not self._body_read:
+            if self._h11.they_are_waiting_for_100_continue:
+                self._send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
+            event = self._next_event(_BODY_READ)
+            if isinstance(event, h11.Data):
+                if event.data:
+                    return bytes(event.data)
+            elif isinstance(event, h11.EndOfMessage):
+                self._body_read = True
+            else:
+                raise ClientGone
+        return b""
+
+    def _next_event(self, size: int) -> object:
+        try:
+            while True:
+                event = self._h11.next_event()
+                if event is h11.NEED_DATA:
+                    self._h11.receive_data(self._recv(size))
+                elif event is h11.PAUSED:
+                    return None
+                else:
+                    return event
+        except h11.RemoteProtocolError as error:
+            status = error.error_status_hint
+            if status in (None, 400):
+                raise Invalid(f"the request is not HTTP/1.1: {error}") from error
+            raise Refused(status, f"the request cannot be read: {error}") from error
+
+    def _recv(self, size: int) -> bytes:
+        try:
+            return self.sock.recv(size)
+        except (ConnectionError, TimeoutError) as error:
+            raise ClientGone from error
+
+    # Writing
+
+    @property
+    def answered(self) -> bool:
+        """Whether a response head has gone out for the present request."""
+        return self._h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE) or self.given_away
+
+    def respond(self, status: int, headers: Headers, body: bytes) -> None:
+        """A whole response at once."""
+        head = self._h11.send(h11.Response(status_code=status, headers=headers))
+        data = self._h11.send(h11.Data(data=body)) if body else b""
+        end = self._h11.send(h11.EndOfMessage())
+        self._write(b"".join(part for part in (head, data, end) if part))
+
+    def start(self, status: int, headers: Headers) -> None:
+        """A response head; `write` and `end` follow."""
+        self._send(h11.Response(status_code=status, headers=headers))
+
+    def write(self, data: bytes) -> None:
+        """A piece of the body: one chunk, sent before this returns."""
+        if data:
+            self._send(h11.Data(data=data))
+
+    def end(self) -> None:
+        """The body is complete."""
+        self._send(h11.EndOfMessage())
+
+    def _send(self, event: h11.Response | h11.InformationalResponse | h11.Data | h11.EndOfMessage) -> None:
+        data = self._h11.send(event)
+        if data:
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        try:
+            self.sock.sendall(data)
+        except (ConnectionError, TimeoutError) as error:
+            raise ClientGone from error
+
+    # Giving the socket away, and ending
+
+    def give_away(self, head: bytes) -> bytes:
+        """Answer with `head`, stop speaking HTTP, and return what the client had already sent after its request.
+
+        From here on the socket is the caller's.
+        """
+        while self.read_body():
+            pass
+        self._write(head)
+        early, _ = self._h11.trailing_data
+        self.given_away = True
+        return bytes(early)
+
+    def finish(self) -> bool:
+        """After a request: throw away what is left of its body. Whether the connection can take another one."""
+        if self.given_away or self._h11.our_state is not h11.DONE:
+            return False
+        if self._h11.their_state is h11.SEND_BODY and not self._h11.they_are_waiting_for_100_continue:
+            self._drain()
+        return self._h11.their_state is h11.DONE
+
+    def _drain(self) -> None:
+        """Read on for a while: closing with unread bytes resets the connection, and the answer would be lost."""
+        deadline, left = time.monotonic() + _DRAIN_SECONDS, _DRAIN_LIMIT
+        try:
+            while left > 0 and (rest := deadline - time.monotonic()) > 0:
+                self.sock.settimeout(rest)
+                piece = self.read_body()
+                if not piece:
+                    return
+                left -= len(piece)
+        except (ClientGone, Invalid, Refused):
+            return
+        finally:
+            self.sock.settimeout(None)
+
+    def close(self) -> None:
+        """Close; when a body was left unread, say so first with a half-close and let the client catch up."""
+        if not self.given_away and self._h11.their_state is h11.SEND_BODY:
+            try:
+                self.sock.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass
+            else:
+                self._drain()
+        self.sock.close()

@@ -1,0 +1,1 @@
+"""The handlers, one file for each resource of the Engine API. Each reads its request, calls one verb, and answers."""
