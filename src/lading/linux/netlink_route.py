@@ -59,10 +59,10 @@ def _family(address: bytes) -> int:
 
 
 def add_bridge(name: str, mac: bytes, mtu: int) -> Message:
-    """A bridge that is up. Its address is given, or it would follow its ports' (and every neighbour's cache
-    break).
+    """A bridge, still down. Its address is given, or it would follow its ports' and break every neighbour's
+    cache.
     """
-    body = _LINK.pack(0, 0, 0, _IFF_UP, _IFF_UP) + text(_IFLA_IFNAME, name) + attr(_IFLA_ADDRESS, mac)
+    body = _LINK.pack(0, 0, 0, 0, 0) + text(_IFLA_IFNAME, name) + attr(_IFLA_ADDRESS, mac)
     body += u32(_IFLA_MTU, mtu) + nested(_IFLA_LINKINFO, text(_INFO_KIND, "bridge"))
     return Message(_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"create bridge {name}")
 

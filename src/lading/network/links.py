@@ -57,6 +57,7 @@ def _configure(interface: Interface) -> None:
     if interface.ipv4:
         messages.append(route.add_address(index, pack_address(interface.ipv4), interface.prefix))
     if interface.ipv6:
+        _still_ipv6(interface.guest_name)
         messages.append(route.add_address(index, pack_address(interface.ipv6), interface.prefix6))
     else:
         # No link-local address, no router solicitation: a network without IPv6 has none.
@@ -114,13 +115,23 @@ def _furnish_bridge(netlink: Netlink, bridge: Bridge) -> None:
             messages.append(route.add_address(index, packed, prefix))
     # 127.0.0.1 may be translated to a container behind this bridge; table "raw" keeps everyone else from it.
     write_sysctl(f"ipv4/conf/{bridge.name}/route_localnet", "1")
-    if not bridge.subnet6:
+    if bridge.subnet6:
+        _still_ipv6(bridge.name)
+    else:
         write_sysctl(f"ipv6/conf/{bridge.name}/disable_ipv6", "1", missing_ok=True)
     netlink.request(messages)
     if bridge.subnet and not bridge.internal:
         write_sysctl("ipv4/ip_forward", "1")
     if bridge.subnet6 and not bridge.internal:
         _forward_ipv6()
+
+
+def _still_ipv6(name: str) -> None:
+    """No router advertisement is heeded, since on a bridge any container could send one; and no second
+    passes until the link-local address may be used, since nobody else chooses addresses here (accept_dad).
+    """
+    write_sysctl(f"ipv6/conf/{name}/accept_ra", "0")
+    write_sysctl(f"ipv6/conf/{name}/accept_dad", "0")
 
 
 def _text(packed: bytes) -> str:
@@ -136,7 +147,7 @@ def _forward_ipv6() -> None:
     if read_sysctl("ipv6/conf/all/forwarding") == "1":
         return
     for name in os.listdir("/proc/sys/net/ipv6/conf"):
-        if read_sysctl(f"ipv6/conf/{name}/accept_ra") == "1":
+        if name not in ("all", "default") and read_sysctl(f"ipv6/conf/{name}/accept_ra") == "1":
             write_sysctl(f"ipv6/conf/{name}/accept_ra", "2")
     write_sysctl("ipv6/conf/all/forwarding", "1")
 
