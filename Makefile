@@ -35,6 +35,7 @@ lint: .venv/.tested
 	$(BIN)/ruff check src tests bench examples
 	$(BIN)/ruff format --check src tests bench examples
 	$(BIN)/mypy
+	$(BIN)/mypy bench
 
 test: test-tools lint
 	LADING_TEST_LEFTOVERS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from bench import report
@@ -89,7 +90,7 @@ def prepare(
             say(f"  {error}")
             continue
         if name in engines:
-            bench.idle[name] = attempt(lambda engine=engine: take_idle(engine))
+            bench.idle[name] = attempt(partial(take_idle, engine))
     if any(row.key == "cold" for row in rows) and "lading" not in bench.refused:
         bench.pip_seconds = pip_alone(engines["lading"], scratch)
         say(f"pip alone takes {bench.pip_seconds:.1f} s")

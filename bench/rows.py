@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from bench.measure import Failed, in_this_pid_namespace, memory, pids, run, seconds
@@ -43,7 +44,7 @@ class Bench:
         figures: dict[str, Figure] = {name: why for name, why in self.refused.items() if name in engines}
         for name, engine in engines.items():
             if name not in figures:
-                figures[name] = attempt(lambda engine=engine: work(engine))
+                figures[name] = attempt(partial(work, engine))
         return figures
 
 
@@ -77,7 +78,7 @@ def run_rm(bench: Bench) -> dict[str, Figure]:
 
     figures = bench.each(bench.engines, work)
     for runtime in ("crun", "runc"):
-        figures[runtime] = attempt(lambda runtime=runtime: _runtime_alone(bench, runtime))
+        figures[runtime] = attempt(partial(_runtime_alone, bench, runtime))
     return figures
 
 
