@@ -514,6 +514,31 @@ def container_main(
         os._exit(70)
 
 
+def seat_main(channel: _socket.socket) -> None:
+    """Body of the process that waits in the container's control groups; init, its sibling, is born into them.
+
+    The record holds the plan's descriptors and, last, the three of standard input, output and error. Never returns.
+    """
+    try:
+        data, ancillary, _, _ = channel.recvmsg(64, _socket.CMSG_SPACE(4 * 132), _socket.MSG_CMSG_CLOEXEC)
+        if not data:
+            os._exit(0)
+        payload = b"".join(part for _, _, part in ancillary)
+        fds = [int.from_bytes(payload[at : at + 4], "little") for at in range(0, len(payload) - 3, 4)]
+        stdio = (fds[-3], fds[-2], fds[-1])
+        plan = marshal.loads(os.pread(fds[0], os.fstat(fds[0]).st_size, 0))
+        cgroup = fds[plan["cgroup_fd"]] if plan["cgroup_fd"] >= 0 else -1
+        pid = process.clone3(plan["clone_flags"] | process.CLONE_PARENT, cgroup_fd=cgroup)
+        if pid == 0:
+            container_main(plan, channel, fds, stdio)
+        send(channel, ("pid", pid))
+        os._exit(0)
+    except OSError as error:
+        _fail(channel, "setup", error.errno or 0, b"clone")
+    finally:
+        os._exit(70)
+
+
 def exec_main(
     plan: dict[str, Any], channel: _socket.socket, fds: list[int], stdio: tuple[int, int, int]
 ) -> None:

@@ -26,6 +26,7 @@ if False:  # names for the type checker only; the zygote must not import typing
     from typing import Any
 
 _FDS_SPACE = _socket.CMSG_SPACE(4)
+_MAX_FDS = 128
 
 
 def receive(channel: _socket.socket, flags: int = 0) -> tuple[tuple[Any, ...] | None, int]:
@@ -38,10 +39,27 @@ def receive(channel: _socket.socket, flags: int = 0) -> tuple[tuple[Any, ...] | 
     return (marshal.loads(data), fd) if data else (None, fd)
 
 
+def receive_many(channel: _socket.socket) -> tuple[bytes, list[int]]:
+    """(record, its descriptors); an empty record is the end of the stream."""
+    data, ancillary, _, _ = channel.recvmsg(65536, _socket.CMSG_SPACE(4 * _MAX_FDS), _socket.MSG_CMSG_CLOEXEC)
+    fds: list[int] = []
+    for _level, _kind, payload in ancillary:
+        fds += [int.from_bytes(payload[at : at + 4], "little") for at in range(0, len(payload) - 3, 4)]
+    return data, fds
+
+
+def send_many(channel: _socket.socket, data: bytes, fds: list[int]) -> None:
+    """One record with descriptors (unix(7), SCM_RIGHTS)."""
+    packed = b"".join(fd.to_bytes(4, "little") for fd in fds)
+    channel.sendmsg([data], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)])
+
+
 class Monitor:
     """State of one monitored process. `run` is its whole life."""
 
-    def __init__(self, plan: dict[str, Any], fds: list[int]) -> None:
+    def __init__(
+        self, plan: dict[str, Any], fds: list[int], report: _socket.socket, seat: _Seat | None
+    ) -> None:
         self.plan, self.fds = plan, fds
         self.poll = select.epoll()
         self.handlers: dict[int, Any] = {}
@@ -49,10 +67,12 @@ class Monitor:
             Log(plan["log_path"], plan["log_max_size"], plan["log_max_files"]) if plan["log_path"] else None
         )
         self.streams = Streams(self.poll, self.handlers, self.log)
-        self.report = _socket.socket(fileno=fds[plan["report"]])
-        self.watchers = [self.report]
-        self.channel, self.child_channel = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        self.report = report
+        self.watchers = [report]
+        self.seat = seat
         self.pid = 0
+        self.midwife = 0  # the process that gives birth to ours, in the right groups or namespaces
+        self.ready = False
         self.started = False
         self.ended = False
         self.mounted: list[bytes] = []
@@ -67,13 +87,12 @@ class Monitor:
         for index, stdin, stdout, stderr, framed, keys in plan["attach"]:
             self.streams.attach(Client(self.fds[index], stdin, stdout, stderr, framed, keys))
         stdio = self._stdio()
-        if plan["kind"] == "container":
-            self._clone_container(stdio)
+        if self.seat is not None:
+            self._occupy(self.seat, stdio)
         else:
             self._clone_exec(stdio)
         for fd in set(stdio):
             os.close(fd)
-        self.child_channel.close()
         self._watch(self.report.fileno(), self._control_event(self.report))
         self._watch(self.channel.fileno(), self._init_event)
         while not self.ended:
@@ -106,30 +125,33 @@ class Monitor:
         self.streams.add_output(err, 2)
         return child_in, child_out, child_err
 
-    def _clone_container(self, stdio: tuple[int, int, int]) -> None:
-        plan = self.plan
-        cgroup = self.fds[plan["cgroup_fd"]] if plan["cgroup_fd"] >= 0 else -1
-        self.pid = process.clone3(plan["clone_flags"], cgroup_fd=cgroup)
-        if self.pid == 0:
-            init.container_main(plan, self.child_channel, self.fds, stdio)
-        if plan["userns"]:
-            uid_map, gid_map = plan["id_maps"]
-            for name, text in (("uid_map", uid_map), ("gid_map", gid_map)):
-                fd = os.open(f"/proc/{self.pid}/{name}", os.O_WRONLY)
-                os.write(fd, text)
-                os.close(fd)
-            self.channel.send(b"mapped")
-        # Joining v1 groups waits for an RCU grace period; init makes its mounts meanwhile.
-        self._join_groups(self.pid)
+    def _occupy(self, seat: _Seat, stdio: tuple[int, int, int]) -> None:
+        """Have the seat, which sits in the container's v1 groups already, give birth to init there."""
+        self.channel = seat.channel
+        self.midwife = seat.pid
+        self._join_groups(seat.pid)
+        send_many(self.channel, b"plan", [*self.fds, *stdio])
 
     def _clone_exec(self, stdio: tuple[int, int, int]) -> None:
         plan = self.plan
+        self.channel, child = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         cgroup = self.fds[plan["cgroup_fd"]] if plan["cgroup_fd"] >= 0 else -1
         helper = process.clone3(0, cgroup_fd=cgroup)
         if helper == 0:
-            init.exec_main(plan, self.child_channel, self.fds, stdio)
+            init.exec_main(plan, child, self.fds, stdio)
+        child.close()
+        self.midwife = helper
         self._join_groups(helper)
         self.channel.send(b"joined")
+
+    def _write_id_maps(self) -> None:
+        for name, text in zip(("uid_map", "gid_map"), self.plan["id_maps"], strict=True):
+            fd = os.open(f"/proc/{self.pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(fd, text)
+            finally:
+                os.close(fd)
+        self.channel.send(b"mapped")
 
     def _join_groups(self, pid: int) -> None:
         for index in self.plan["cgroup_procs"]:
@@ -161,11 +183,20 @@ class Monitor:
                 self.streams.resize(*self.plan["process"]["size"])
         elif message[0] == "pid":
             self.pid = message[1]
+            os.waitpid(self.midwife, 0)  # it ends with this word
+            if self.plan["userns"] and self.seat is not None:
+                self._write_id_maps()
+            self._created()
         elif message[0] == "ready":
-            self.mounted = message[1]
-            self._tell(self.report, ("created", self.pid, self.mounted))
+            self.mounted, self.ready = message[1], True
+            self._created()
         else:
             self._failed(message)
+
+    def _created(self) -> None:
+        """Init is ready and known by pid; the two words come from two processes, in any order."""
+        if self.ready and self.pid:
+            self._tell(self.report, ("created", self.pid, self.mounted))
 
     def _running(self) -> None:
         """The command runs, or init died without a word (killed while it was being made)."""
@@ -189,6 +220,7 @@ class Monitor:
 
     def _abandon(self) -> None:
         """Undo a start that did not come to be: no exit file, no group, no process."""
+        self.channel.close()  # whoever still waits for a word ends now
         if self.pid:
             try:
                 os.kill(self.pid, signal.SIGKILL)
@@ -309,19 +341,74 @@ class Monitor:
             os.close(fd)
 
 
-def main(plan: dict[str, Any], fds: list[int]) -> None:
-    """Body of the monitor process. Never returns; a defect in it is reported as a failed start, not a traceback."""
+class _Seat:
+    """A process that waits in a container's v1 control groups for its plan, and the channel to it."""
+
+    def __init__(self) -> None:
+        self.channel, child = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        self.pid = os.fork()
+        if self.pid == 0:
+            self.channel.close()
+            init.seat_main(child)
+        child.close()
+
+
+def seat(directories: list[str], fds: list[int]) -> None:
+    """Body of a monitor made ahead of need: `fds` are its control socket and the `cgroup.procs` to sit in.
+
+    Moving a process between v1 groups waits for an RCU grace period (5 to 15 ms, kernel/cgroup: cgroup_attach_lock), so
+    it is done before anybody waits for it. Never returns.
+    """
+    control, *procs = fds
+    report = _socket.socket(fileno=control)
     monitor = None
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        monitor = Monitor(plan, fds)
+        process.set_name(b"lading-spare")
+        waiting = _Seat()
+        for fd in procs:
+            os.write(fd, b"%d" % waiting.pid)
+            os.close(fd)
+        report.send(b"seated")
+        data, passed = receive_many(report)
+        if not data:  # the daemon has gone, or wants no spare any more
+            waiting.channel.close()
+            os.waitpid(waiting.pid, 0)
+            remove_directories(directories)
+            os._exit(0)
+        monitor = Monitor(_read_plan(passed[0]), passed, report, waiting)
         monitor.run()
         os._exit(0)
     except OSError as error:
-        detail = f"{error.strerror or error} {error.filename or ''}".encode()
-        report = _socket.socket(fileno=fds[plan["report"]])
-        report.send(marshal.dumps(("error", "monitor", error.errno or 0, detail)))
-        if monitor is not None and not monitor.started:
-            monitor._abandon()
+        _broken(error, report, monitor)
     finally:
         os._exit(71)
+
+
+def execution(fds: list[int]) -> None:
+    """Body of an exec's monitor: `fds` are its plan and what the plan names. Never returns."""
+    plan = _read_plan(fds[0])
+    report = _socket.socket(fileno=fds[plan["report"]])
+    monitor = None
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        monitor = Monitor(plan, fds, report, None)
+        monitor.run()
+        os._exit(0)
+    except OSError as error:
+        _broken(error, report, monitor)
+    finally:
+        os._exit(71)
+
+
+def _read_plan(fd: int) -> dict[str, Any]:
+    plan: dict[str, Any] = marshal.loads(os.pread(fd, os.fstat(fd).st_size, 0))
+    return plan
+
+
+def _broken(error: OSError, report: _socket.socket, monitor: Monitor | None) -> None:
+    """A failure of the monitor itself is reported as a failed start, not as a traceback."""
+    detail = f"{error.strerror or error} {error.filename or ''}".encode()
+    report.send(marshal.dumps(("error", "monitor", error.errno or 0, detail)))
+    if monitor is not None and not monitor.started:
+        monitor._abandon()

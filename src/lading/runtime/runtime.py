@@ -22,10 +22,12 @@ from lading.runtime import monitor, plan
 from lading.runtime.cgroup import stats
 from lading.runtime.cgroup.group import Group
 from lading.runtime.cgroup.layout import Layout, discover
+from lading.runtime.cgroup.remove import remove_directories
 from lading.runtime.failures import start_error
 from lading.runtime.model import Attachment, ExecLaunch, Exit, Launch, Live, Rootfs
+from lading.runtime.seats import Seats
 from lading.runtime.seccomp.assemble import compile_filter
-from lading.runtime.starter import Starter
+from lading.runtime.starter import Starter, plan_file
 from lading.runtime.watcher import Watcher
 
 _JOINABLE = (
@@ -45,6 +47,7 @@ class Runtime:
         self._run_root = run_root
         self.layout = layout or discover()
         self._starter = Starter()
+        self._seats = Seats(self._starter, self.layout)
         self._watcher = Watcher()
         self._reports: dict[str, socket.socket] = {}
         self._lock = threading.Lock()
@@ -56,8 +59,9 @@ class Runtime:
         os.makedirs(self._root_target, mode=0o700, exist_ok=True)
 
     def warm(self) -> None:
-        """Start the zygote ahead of the first container."""
+        """Start the zygote and the first seats ahead of the first container."""
         self._starter.warm()
+        self._seats.warm()
 
     def run_dir(self, identifier: str) -> str:
         """The live state directory of one container or exec."""
@@ -117,10 +121,17 @@ class Runtime:
             }
             for fd in launch.keep_fds:
                 fds.add(fd)
-            group.create(resources)
+            seat = self._seats.take()
+            undo.callback(seat.control.close)
+            undo.callback(remove_directories, seat.groups.values())
+            group.create(resources, seat.groups)
             undo.callback(group.remove)
-            self._add_groups(described, group, fds, opened)
-            live = self._launch(launch.id, described, fds, undo)
+            self._add_groups(described, group, fds, opened, besides=seat.groups)
+            self._make_run_dir(launch.id, undo)
+            plan_fd = plan_file(described)
+            opened.callback(os.close, plan_fd)
+            monitor.send_many(seat.control, b"plan", [plan_fd, *fds.list])
+            live = self._created(launch.id, seat.control)
             undo.pop_all()
             return live
 
@@ -175,7 +186,16 @@ class Runtime:
                 "kill_path": b"",
             }
             self._add_groups(described, group, fds, opened)
-            self._launch(launch.id, described, fds, undo)
+            self._make_run_dir(launch.id, undo)
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            undo.callback(ours.close)
+            opened.callback(theirs.close)
+            described["report"] = fds.add(theirs.fileno())
+            plan_fd = plan_file(described)
+            opened.callback(os.close, plan_fd)
+            self._starter.request(("exec",), [plan_fd, *fds.list])
+            theirs.close()
+            self._created(launch.id, ours)
             undo.pop_all()
         return self.start(launch.id)
 
@@ -199,9 +219,15 @@ class Runtime:
         }
 
     def _add_groups(
-        self, described: dict[str, Any], group: Group, fds: _Descriptors, opened: ExitStack
+        self,
+        described: dict[str, Any],
+        group: Group,
+        fds: _Descriptors,
+        opened: ExitStack,
+        besides: Mapping[str, str] | None = None,
     ) -> None:
-        procs = group.open_procs()
+        """Hand over the groups to join: v1 ones but for those `besides` that the seat is in already, and the v2 one."""
+        procs = group.open_procs(besides or ())
         for fd in procs:
             opened.callback(os.close, fd)
         described["cgroup_procs"] = [fds.add(fd) for fd in procs]
@@ -223,23 +249,19 @@ class Runtime:
             found = self._filters[key] = compile_filter(profile, native)
         return found
 
-    def _launch(self, identifier: str, described: dict[str, Any], fds: _Descriptors, undo: ExitStack) -> Live:
+    def _make_run_dir(self, identifier: str, undo: ExitStack) -> None:
         run_dir = self.run_dir(identifier)
         shutil.rmtree(run_dir, ignore_errors=True)
         os.mkdir(run_dir, 0o700)
         undo.callback(shutil.rmtree, run_dir, ignore_errors=True)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        undo.callback(ours.close)
-        try:
-            described["report"] = fds.add(theirs.fileno())
-            self._starter.launch(described, fds.list)
-        finally:
-            theirs.close()
-        answer = self._await(ours)
+
+    def _created(self, identifier: str, report: socket.socket) -> Live:
+        """Wait for init to be ready; from here on the report is kept for `start`."""
+        answer = self._await(report)
         if answer[0] != "created":
             raise start_error(*answer[1:4])
         with self._lock:
-            self._reports[identifier] = ours
+            self._reports[identifier] = report
         return Live(answer[1], created_paths=tuple(os.fsdecode(path) for path in answer[2]))
 
     @staticmethod
@@ -426,6 +448,7 @@ class Runtime:
     def close(self) -> None:
         """Stop watching and end the zygote; containers go on."""
         self._watcher.close()
+        self._seats.close()
         self._starter.close()
 
 

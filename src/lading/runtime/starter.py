@@ -19,7 +19,7 @@ _MAIN = "import sys; sys.path.insert(0, sys.argv[2]); from lading.runtime.zygote
 
 
 class Starter:
-    """One zygote at a time. `warm` starts it ahead of need; `launch` is safe from any thread."""
+    """One zygote at a time. `warm` starts it ahead of need; `request` is safe from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -65,23 +65,16 @@ class Starter:
         self._channel = ours
         return ours
 
-    def launch(self, plan: Mapping[str, Any], fds: Sequence[int]) -> None:
-        """Have the zygote fork a monitor for `plan`, whose indices count the plan's own descriptor as 0."""
-        memory = os.memfd_create("lading-plan", os.MFD_CLOEXEC)
-        try:
-            data = marshal.dumps(dict(plan))
-            view = memoryview(data)
-            while view:
-                view = view[os.write(memory, view) :]
-            with self._lock:
-                channel = self._ready()
-                try:
-                    socket.send_fds(channel, [b"s"], [memory, *fds])
-                except (BrokenPipeError, ConnectionResetError):
-                    self._discard()
-                    socket.send_fds(self._ready(), [b"s"], [memory, *fds])
-        finally:
-            os.close(memory)
+    def request(self, message: tuple[Any, ...], fds: Sequence[int]) -> None:
+        """One request with descriptors to the zygote, started (again) if need be. Raises Unavailable."""
+        data = marshal.dumps(message)
+        with self._lock:
+            channel = self._ready()
+            try:
+                socket.send_fds(channel, [data], fds)
+            except (BrokenPipeError, ConnectionResetError):
+                self._discard()
+                socket.send_fds(self._ready(), [data], fds)
 
     def pid(self) -> int:
         """The zygote's pid, 0 when none runs."""
@@ -99,6 +92,15 @@ class Starter:
         """End the zygote; monitors it forked go on."""
         with self._lock:
             self._discard()
+
+
+def plan_file(plan: Mapping[str, Any]) -> int:
+    """A memory file that holds the marshalled plan; a plan may be larger than a socket's record."""
+    memory = os.memfd_create("lading-plan", os.MFD_CLOEXEC)
+    view = memoryview(marshal.dumps(dict(plan)))
+    while view:
+        view = view[os.write(memory, view) :]
+    return memory
 
 
 def _sealed_interpreter() -> int:

@@ -35,11 +35,19 @@ class Group:
         """Every directory once (cpu and cpuacct are often one hierarchy)."""
         return tuple(dict.fromkeys([*self.v1.values(), *([self.unified] if self.unified else [])]))
 
-    def create(self, resources: Mapping[str, Any]) -> None:
-        """Make the groups and set the limits; on failure nothing is left. Raises Invalid or Unsupported."""
+    def create(self, resources: Mapping[str, Any], seat: Mapping[str, str] | None = None) -> None:
+        """Make the groups and set the limits; on failure nothing is left. Raises Invalid or Unsupported.
+
+        `seat` maps v1 controllers to groups made ahead, which take this container's name (v1 groups can be renamed).
+        """
         try:
-            for directory in self.directories:
-                _make(directory)
+            for controller, directory in self.v1.items():
+                if seat and controller in seat and os.path.isdir(seat[controller]):
+                    os.rename(seat[controller], directory)
+                else:
+                    _make(directory)
+            if self.unified:
+                _make(self.unified)
             if self.unified and self.layout.v2:
                 self._delegate()
             if "cpuset" in self.v1:
@@ -121,11 +129,13 @@ class Group:
                 hint="Give a value the host can satisfy (see `lading info` for its CPUs and memory).",
             ) from error
 
-    def open_procs(self) -> list[int]:
-        """Descriptors of the v1 `cgroup.procs` files; a process joins by writing its pid, or 0 for itself."""
+    def open_procs(self, besides: Iterable[str] = ()) -> list[int]:
+        """Descriptors of the v1 `cgroup.procs` files but for controllers `besides`; a process joins by its pid."""
         opened: list[int] = []
         try:
-            for directory in dict.fromkeys(self.v1.values()):
+            for directory in dict.fromkeys(
+                path for name, path in self.v1.items() if name not in set(besides)
+            ):
                 opened.append(os.open(f"{directory}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC))
         except BaseException:
             for fd in opened:
