@@ -57,10 +57,13 @@ class Networks:
         it.
         """
         with self._lock:
-            if self._wrote and not self._bridges and not self._forwards:
-                _translated("remove the nftables table", lambda: self._send(nat.nothing(self.table)))
-            self._route.close()
-            self._nft.close()
+            try:
+                if self._wrote and not self._bridges and not self._forwards:
+                    _translated("remove the nftables table", lambda: self._send(nat.nothing(self.table)))
+            finally:
+                self._wrote = False
+                self._route.close()
+                self._nft.close()
 
     def sandbox(self) -> int:
         """A descriptor of a fresh network namespace, its lo up. It lives while the descriptor or a process

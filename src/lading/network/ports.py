@@ -36,7 +36,7 @@ def reserve(protocol: str, host_ip: str, port: int) -> int:
         try:
             if family == socket.AF_INET6:
                 held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            if protocol == "tcp":
+            if protocol == "tcp" and port:
                 _bind_tcp(held, text, port)
             else:
                 held.bind((text, port))
@@ -50,7 +50,8 @@ def _bind_tcp(held: socket.socket, text: str, port: int) -> None:
 
     Only SO_REUSEADDR binds over those, and it would also let a second such socket in, unless ours listens:
     listening takes the port for itself (net/ipv4/inet_connection_sock.c, inet_csk_update_fastreuse).
-    shutdown(2) ends the listening but not the binding, and clearing the option keeps later sockets out.
+    shutdown(2) ends the listening but not the binding, and clearing the option keeps later sockets out. A
+    port the kernel chose would be let go by shutdown (SOCK_BINDPORT_LOCK), and has no remains.
     """
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     held.bind((text, port))
