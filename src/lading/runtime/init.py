@@ -18,6 +18,7 @@ import stat
 
 from lading.linux import calls, files, process, seccomp
 from lading.linux import mount as m
+from lading.runtime import userns
 
 if False:  # names for the type checker only; the zygote must not import typing
     from typing import Any
@@ -81,13 +82,6 @@ class Init:
         m.mount(source, target, None, m.MS_BIND | (m.MS_REC if recursive else 0))
         if readonly:
             m.mount(None, target, None, m.MS_REMOUNT | m.MS_BIND | m.MS_RDONLY)
-        self._enter_rootfs(target)
-
-    def do_fd_root(self, target: bytes) -> None:
-        """The root was mounted in the parent's user namespace and handed over as a detached mount (open_tree(2))."""
-        holder = os.open(target, _PATH | os.O_DIRECTORY)
-        m.move_mount(self.fds[self.plan["root_fd"]], holder)
-        os.close(holder)
         self._enter_rootfs(target)
 
     def _enter_rootfs(self, target: bytes) -> None:
@@ -158,14 +152,31 @@ class Init:
     ) -> None:
         origin = os.open(source, _PATH)
         try:
-            is_dir = stat.S_ISDIR(os.fstat(origin).st_mode)
-            fd = self._ensure_dir(target) if is_dir else self._ensure_file(target)
+            fd = self._ensure_like(origin, target)
             try:
                 m.mount(_proc(origin), _proc(fd), None, m.MS_BIND | (m.MS_REC if recursive else 0))
             finally:
                 os.close(fd)
         finally:
             os.close(origin)
+        self._dress(target, attributes, propagation)
+
+    def do_bind_fd(
+        self, tree: int, source: bytes, target: bytes, recursive: bool, attributes: int, propagation: int
+    ) -> None:
+        """A bind whose source comes as a detached mount with its ids mapped (`userns`)."""
+        fd = self._ensure_like(tree, target)
+        try:
+            m.move_mount(tree, fd)
+        finally:
+            os.close(fd)
+        self._dress(target, attributes, propagation)
+
+    def _ensure_like(self, origin: int, target: bytes) -> int:
+        is_dir = stat.S_ISDIR(os.fstat(origin).st_mode)
+        return self._ensure_dir(target) if is_dir else self._ensure_file(target)
+
+    def _dress(self, target: bytes, attributes: int, propagation: int) -> None:
         if attributes:
             self.do_remount(target, attributes)
         self._set_propagation(target, propagation or m.MS_PRIVATE | m.MS_REC)
@@ -486,6 +497,7 @@ def container_main(
             os.setresgid(0, 0, 0)
             os.setresuid(0, 0, 0)
             process.prctl(process.PR_SET_PDEATHSIG, process.SIGKILL)
+            process.prctl(process.PR_SET_DUMPABLE, 1)  # else /proc/self belongs to a root that this one is not
         _oom_score(plan["process"]["oom_score_adj"])
         process.prctl(
             process.PR_SET_DUMPABLE, 0
@@ -519,6 +531,7 @@ def seat_main(channel: _socket.socket) -> None:
 
     The record holds the plan's descriptors and, last, the three of standard input, output and error. Never returns.
     """
+    plan: dict[str, Any] = {"userns": False}
     try:
         data, ancillary, _, _ = channel.recvmsg(64, _socket.CMSG_SPACE(4 * 132), _socket.MSG_CMSG_CLOEXEC)
         if not data:
@@ -528,13 +541,15 @@ def seat_main(channel: _socket.socket) -> None:
         stdio = (fds[-3], fds[-2], fds[-1])
         plan = marshal.loads(os.pread(fds[0], os.fstat(fds[0]).st_size, 0))
         cgroup = fds[plan["cgroup_fd"]] if plan["cgroup_fd"] >= 0 else -1
+        if plan["userns"]:
+            userns.prepare(plan)
         pid = process.clone3(plan["clone_flags"] | process.CLONE_PARENT, cgroup_fd=cgroup)
         if pid == 0:
             container_main(plan, channel, fds, stdio)
         send(channel, ("pid", pid))
         os._exit(0)
     except OSError as error:
-        _fail(channel, "setup", error.errno or 0, b"clone")
+        _fail(channel, "userns" if plan["userns"] else "setup", error.errno or 0, b"clone")
     finally:
         os._exit(70)
 

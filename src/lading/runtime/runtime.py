@@ -20,7 +20,7 @@ from lading.linux import process
 from lading.linux.syscall_numbers import NATIVE
 from lading.runtime import monitor, plan
 from lading.runtime.cgroup import stats
-from lading.runtime.cgroup.group import Group
+from lading.runtime.cgroup.group import PARENT, Group
 from lading.runtime.cgroup.layout import Layout, discover
 from lading.runtime.cgroup.remove import remove_directories
 from lading.runtime.failures import start_error
@@ -55,6 +55,8 @@ class Runtime:
         self._root_target = f"{run_root}/rootfs"
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             self._boot_id = file.read().strip()
+        # 0711: root of a user namespace, who is nobody here, passes through to its root file system.
+        os.makedirs(run_root, mode=0o711, exist_ok=True)
         os.makedirs(f"{run_root}/c", mode=0o700, exist_ok=True)
         os.makedirs(self._root_target, mode=0o700, exist_ok=True)
 
@@ -450,6 +452,11 @@ class Runtime:
         self._watcher.close()
         self._seats.close()
         self._starter.close()
+        for mount in {*self.layout.v1.values(), self.layout.unified} - {""}:
+            try:
+                os.rmdir(f"{mount}/{PARENT}")
+            except OSError:
+                pass  # still in use
 
 
 class _Descriptors:

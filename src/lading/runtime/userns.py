@@ -1,0 +1,98 @@
+"""The root file system and binds of a container with a user namespace: shown with its ids, unchanged on disk.
+
+The layers' directory and the bind sources are mounted id-mapped (mount_setattr(2), Linux 5.12; overlayfs on them 5.19),
+so that root inside owns what root owns in the image, while it is nobody outside. Runs in the seat, with the host's
+privileges and in a mount namespace of its own, before init is born. System calls only.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+
+from lading.linux import mount as m
+from lading.linux import process
+
+if False:  # names for the type checker only; the zygote must not import typing
+    from typing import Any
+
+
+def prepare(plan: dict[str, Any]) -> None:
+    """Enter a private mount namespace and mount what init may not; rewrites the plan's first steps to find it.
+
+    Raises OSError: EINVAL or EPERM where the kernel or the file system cannot map ids.
+    """
+    process.unshare(process.CLONE_NEWNS)
+    m.mount(None, b"/", None, m.MS_SLAVE | m.MS_REC)
+    namespace = _mapping(*plan["id_maps"])
+    try:
+        steps: list[tuple[Any, ...]] = []
+        for step in plan["steps"]:
+            if step[0] == "overlay":
+                _, base, lower, upper, work, extra, readonly, target = step
+                _cover(base, base, namespace)
+                os.chdir(base)
+                data = b"lowerdir=" + lower
+                if upper:
+                    data += b",upperdir=" + upper + b",workdir=" + work
+                m.mount(b"overlay", target, b"overlay", m.MS_RDONLY if readonly else 0, data + extra)
+                os.chdir(b"/")
+                steps.append(("bind_root", target, readonly, True, target))
+            elif step[0] == "bind_root":
+                _, source, readonly, _, target = step
+                _cover(source, target, namespace)
+                steps.append(("bind_root", target, readonly, True, target))
+            elif step[0] == "bind":
+                steps.append(("bind_fd", _mapped(step[1], step[3], namespace), *step[1:]))
+            else:
+                steps.append(step)
+        plan["steps"] = steps
+    finally:
+        os.close(namespace)
+
+
+def _mapping(uid_map: bytes, gid_map: bytes) -> int:
+    """A descriptor of a user namespace that has these maps and no process; only its maps are used."""
+    child = process.clone3(process.CLONE_NEWUSER)
+    if child == 0:
+        signal.pause()
+        os._exit(0)
+    try:
+        for name, text in (("uid_map", uid_map), ("gid_map", gid_map)):
+            fd = os.open(f"/proc/{child}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(fd, text)
+            finally:
+                os.close(fd)
+        return os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def _mapped(source: bytes, recursive: bool, namespace: int) -> int:
+    """A detached, id-mapped copy of the mount at `source`; without the map where the file system cannot (EINVAL)."""
+    deep = m.AT_RECURSIVE if recursive else 0
+    fd = m.open_tree(-100, source, m.OPEN_TREE_CLONE | deep)
+    try:
+        m.mount_setattr(fd, b"", m.AT_EMPTY_PATH | deep, m.MOUNT_ATTR_IDMAP, userns_fd=namespace)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EPERM):
+            os.close(fd)
+            raise
+    return fd
+
+
+def _cover(source: bytes, target: bytes, namespace: int) -> None:
+    """Mount an id-mapped copy of `source` over `target`, in this mount namespace alone."""
+    fd = m.open_tree(-100, source, m.OPEN_TREE_CLONE)
+    try:
+        m.mount_setattr(fd, b"", m.AT_EMPTY_PATH, m.MOUNT_ATTR_IDMAP, userns_fd=namespace)
+        holder = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            m.move_mount(fd, holder)
+        finally:
+            os.close(holder)
+    finally:
+        os.close(fd)
