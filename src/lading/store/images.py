@@ -96,7 +96,8 @@ class Images:
         name = str(reference.parse(ref).with_default_tag()) if ref else ""
         with self._changing():
             found, conf = self._load(manifest_digest)
-            missing = [layer.digest for layer in found.layers if not self.blobs.refresh(layer.digest)]
+            needed = (manifest_digest, found.config.digest, *(layer.digest for layer in found.layers))
+            missing = [blob for blob in needed if not self.blobs.refresh(blob)]
             if missing:
                 raise errors.Invalid(
                     f"image {manifest_digest[:19]} is incomplete", why=f"Blob {missing[0]} is not stored."

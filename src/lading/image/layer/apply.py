@@ -213,11 +213,12 @@ class _Applier:
         except FileNotFoundError:
             return
         except IsADirectoryError:
-            self._forget_below(parent)
             files.remove_tree(parent, base)
+        # A cached parent may have been inside, or may have been reached through the symlink that went away.
+        self._forget_below(parent)
 
     def _forget_below(self, keep: int) -> None:
-        """Close the cached parents, which may be inside a directory that goes away; `keep` is in use."""
+        """Close the cached parents except `keep`, which is in use."""
         for directory, fd in list(self._parents.items()):
             if fd != keep:
                 os.close(fd)
@@ -379,18 +380,16 @@ class _Applier:
                 self._xattr(fd, name, value)
 
     def _xattr(self, fd: int, name: bytes, value: bytes) -> None:
-        if whiteout.is_private(name) or b"\0" in name:
+        if whiteout.is_private(name) or b"\0" in name or name in whiteout.HOST_XATTRS:
             return
         try:
             os.setxattr(fd, name, value)
         except OSError as error:
-            # A file system without extended attributes, or a name it does not allow, does not stop docker
-            # either; a lost file capability would change what the program may do, so that one is reported.
-            if name == b"security.capability" or error.errno not in (
-                errno.ENOTSUP,
-                errno.EPERM,
-                errno.EINVAL,
-            ):
+            # A file system without extended attributes, or a name it does not allow, stops no other engine
+            # either; a capability that root cannot set would change what the program may do, so that is
+            # reported.
+            lost = name == b"security.capability" and self._chown and error.errno != errno.ENOTSUP
+            if lost or error.errno not in (errno.ENOTSUP, errno.EPERM, errno.EINVAL):
                 raise
 
     def _bare_attributes(self, parent: int, base: bytes, header: Header) -> None:

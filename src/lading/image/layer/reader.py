@@ -15,6 +15,8 @@ from lading.image.layer import header as headers
 from lading.image.layer.header import BLOCK, Header
 
 _CHUNK = 1 << 20
+_ID_LIMIT = (1 << 32) - 1  # (uid_t)-1 means "leave it" to chown(2)
+_TIME_LIMIT = 1_000_000_000_000 * 1_000_000_000  # 33,000 years, in nanoseconds
 
 
 class Source(Protocol):
@@ -30,7 +32,7 @@ class Limits:
     members: int = 20_000_000
     bytes: int = 4 << 40
     path: int = 4096  # PATH_MAX
-    extended: int = 4 << 20  # one PAX header or long name
+    extended: int = 4 << 20  # PAX headers and long names of one member
     xattrs: int = 256
 
 
@@ -48,6 +50,7 @@ class Reader:
         self._at = 0
         self._left = 0  # data of the present member not yet taken
         self._pad = 0
+        self._extended_left = 0
         self.taken = 0
 
     def __iter__(self) -> Iterator[Header]:
@@ -67,6 +70,7 @@ class Reader:
     def _next(self) -> Header | None:
         """The next real member, with what extended headers before it said."""
         records: dict[bytes, bytes] = {}
+        self._extended_left = self._limits.extended
         while True:
             self.skip()
             block = self._exactly(BLOCK, optional=True)
@@ -106,6 +110,8 @@ class Reader:
             raise errors.Invalid(f"archive holds a path longer than {limits.path} bytes")
         if b"\0" in header.name or b"\0" in header.linkname:
             raise errors.Invalid("archive holds a path with a zero byte")
+        if header.uid >= _ID_LIMIT or header.gid >= _ID_LIMIT or abs(header.mtime_ns) >= _TIME_LIMIT:
+            raise errors.Invalid("archive holds an owner or a time that is out of range")
         if len(header.xattrs) > limits.xattrs:
             raise errors.Invalid(f"archive gives one file more than {limits.xattrs} extended attributes")
         self._left = header.size
@@ -113,8 +119,9 @@ class Reader:
         return header
 
     def _extended(self, header: Header) -> bytes:
-        if header.size > self._limits.extended:
-            raise errors.Invalid("archive holds an extended header that is too large")
+        self._extended_left -= header.size
+        if self._extended_left < 0:
+            raise errors.Invalid(f"archive describes one member in more than {self._limits.extended} bytes")
         data = self._exactly(header.size)
         self._exactly(-header.size % BLOCK)
         return data

@@ -19,6 +19,9 @@ OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
 """Overlayfs' private attributes: never written to a layer, never taken from one (they could redirect
 lookups)."""
 
+HOST_XATTRS = frozenset({b"security.selinux", b"security.ima", b"security.evm"})
+"""Labels and measurements of one host's security modules, which mean nothing on another."""
+
 
 def is_device(st: os.stat_result) -> bool:
     """Whether `st` is overlayfs' whiteout, a character device 0/0."""

@@ -160,7 +160,7 @@ def xattrs_of(fd: int) -> dict[bytes, bytes]:
     found: dict[bytes, bytes] = {}
     for name in names:
         raw = os.fsencode(name)
-        if whiteout.is_private(raw) or name in ("security.selinux", "security.ima", "security.evm"):
+        if whiteout.is_private(raw) or raw in whiteout.HOST_XATTRS:
             continue
         try:
             found[raw] = os.getxattr(fd, name)
