@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import time
+from http import HTTPStatus
 
 import h11
 
@@ -21,6 +22,7 @@ _DRAIN_LIMIT = 64 << 20  # how much of an unread body is thrown away so that the
 _DRAIN_SECONDS = 2.0
 
 Headers = list[tuple[str, str]]
+_REASONS = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
 
 
 class ClientGone(Cancelled):
@@ -28,6 +30,10 @@ class ClientGone(Cancelled):
 
     def __init__(self) -> None:
         super().__init__("the client closed the connection")
+
+
+def _response(status: int, headers: Headers) -> h11.Response:
+    return h11.Response(status_code=status, headers=headers, reason=_REASONS.get(status, b""))
 
 
 class Connection:
@@ -47,9 +53,11 @@ class Connection:
             self._h11.start_next_cycle()
         self._body_read = False
         event = self._next_event(_HEAD_READ)
-        if isinstance(event, h11.Request):
-            return event
-        return None
+        if not isinstance(event, h11.Request):
+            return None
+        if event.http_version not in (b"1.0", b"1.1"):
+            raise Refused(505, "the request's version of HTTP is not 1.1")
+        return event
 
     def read_body(self) -> bytes:
         """The next piece of the request's body; b"" at its end."""
@@ -97,14 +105,14 @@ class Connection:
 
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
         """A whole response at once."""
-        head = self._h11.send(h11.Response(status_code=status, headers=headers))
+        head = self._h11.send(_response(status, headers))
         data = self._h11.send(h11.Data(data=body)) if body else b""
         end = self._h11.send(h11.EndOfMessage())
         self._write(b"".join(part for part in (head, data, end) if part))
 
     def start(self, status: int, headers: Headers) -> None:
         """A response head; `write` and `end` follow."""
-        self._send(h11.Response(status_code=status, headers=headers))
+        self._send(_response(status, headers))
 
     def write(self, data: bytes) -> None:
         """A piece of the body: one chunk, sent before this returns."""
@@ -164,12 +172,20 @@ class Connection:
             self.sock.settimeout(None)
 
     def close(self) -> None:
-        """Close; when a body was left unread, say so first with a half-close and let the client catch up."""
-        if not self.given_away and self._h11.their_state is h11.SEND_BODY:
+        """Close; when there is input nobody will read, say so with a half-close and let the client catch up first."""
+        if not self.given_away and self._h11.their_state in (h11.SEND_BODY, h11.ERROR):
             try:
                 self.sock.shutdown(socket.SHUT_WR)
+                self._discard()
             except OSError:
-                pass
-            else:
-                self._drain()
+                pass  # the client has gone already
         self.sock.close()
+
+    def _discard(self) -> None:
+        deadline, left = time.monotonic() + _DRAIN_SECONDS, _DRAIN_LIMIT
+        while left > 0 and (rest := deadline - time.monotonic()) > 0:
+            self.sock.settimeout(rest)
+            piece = self.sock.recv(_BODY_READ)
+            if not piece:
+                return
+            left -= len(piece)

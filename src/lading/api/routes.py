@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lading.api.resources import (
     archives,
+    builds,
     containers,
     execs,
     images,
@@ -22,6 +23,7 @@ ROUTER = Router(
         *archives.ROUTES,
         *execs.ROUTES,
         *images.ROUTES,
+        *builds.ROUTES,
         *volumes.ROUTES,
         *networks.ROUTES,
         *system.ROUTES,
