@@ -85,7 +85,7 @@ def _start(context: Context, flags: Flags) -> int:
             from lading.cli.run import start_code
 
             failure = LadingError(str(error))
-            failure.exit_code = start_code(context, found["Id"], error)  # type: ignore[attr-defined]
+            failure.exit_code = start_code(context, found["Id"], error)
             raise failure from None
 
     stdin = flags.on("interactive") and bool(found["Config"].get("OpenStdin"))

@@ -1,4 +1,4 @@
-"""A container in the foreground: its streams, its signals, its terminal's size, its exit code. For run, start and attach."""
+"""A container in the foreground: streams, signals, the terminal's size, the exit code. For run, start and attach."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def page(name: str) -> str:
 def _verb(name: str) -> str:
     entry = VERBS[name]
     verb = load(entry)
-    out = [f"Usage:  lading {' '.join(name.split()[:-1] + [verb.usage])}\n", entry[2]]
+    out = [f"Usage:  lading {' '.join([*name.split()[:-1], verb.usage])}\n", entry[2]]
     if verb.notes:
         out += ["", verb.notes]
     same = sorted(

@@ -133,7 +133,7 @@ def _start(context: Context, identifier: str, body: dict[str, Any]) -> None:
         context.client.call("POST", f"/containers/{identifier}/start")
     except APIError as error:
         failure = LadingError(str(error))
-        failure.exit_code = start_code(context, identifier, error)  # type: ignore[attr-defined]
+        failure.exit_code = start_code(context, identifier, error)
         if body["HostConfig"].get("AutoRemove"):
             _remove(context, identifier)
         raise failure from None

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 def connect(context: Context) -> Client:
     """A client for this command line. The first connection is made here, so that a missing daemon shows at once."""
     if context.here:
-        from lading.cli.here import client
+        from lading.cli.here import HereClient
 
-        return client(context)
+        return HereClient(context)
     chosen = context.host or context.environ.get("LADING_HOST", "")
     dial = dialler(chosen or default_host(context.environ, context.uid))
     first: list[Socket] = []

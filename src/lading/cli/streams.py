@@ -6,7 +6,7 @@ container has a terminal (Engine API, "Attach to a container").
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]  # `signal` would import enum
 import os
 import select
 
@@ -51,7 +51,7 @@ class Signals:
     def __exit__(self, *_: object) -> None:
         if self._numbers:
             for number, handler in self._old:
-                _signal.signal(number, handler)  # type: ignore[arg-type]
+                _signal.signal(number, handler)
             _signal.set_wakeup_fd(self._wakeup)
             os.close(self.fd)
             os.close(self._into)

@@ -1,4 +1,4 @@
-"""The part of Go's text/template that `--format` needs: lexer, parser and evaluator. Functions live in `template_functions`.
+"""The part of Go's text/template that `--format` needs: lexer, parser, evaluator. Functions: `template_functions`.
 
 Values are JSON's (dict, list, str, int, float, bool, None) or an object with `field(name)` (a row of a listing). There
 is no way from a template to anything else: no attribute of Python is ever looked up by a name in the text.

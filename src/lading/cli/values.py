@@ -195,7 +195,8 @@ def _ipv4(text: str) -> bool:
 
 def volumes(context: Context, flags: Flags, config: Body, host: Body) -> None:
     """--volume: SOURCE:TARGET[:OPTIONS] is a bind or a named volume; a TARGET alone is an anonymous volume."""
-    binds, anonymous = [], {}
+    binds: list[str] = []
+    anonymous: Body = {}
     for item in flags.many("volume"):
         source, mark, rest = item.partition(":")
         target = rest.partition(":")[0] if mark else source
@@ -531,7 +532,8 @@ def networks(
 def _network(item: str) -> tuple[str, Body]:
     if "=" not in item:
         return item, {}
-    name, out = "", {}
+    name = ""
+    out: Body = {}
     for field in fields(item):
         key, _, value = field.partition("=")
         key = key.strip().lower()

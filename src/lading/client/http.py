@@ -62,7 +62,7 @@ class Connection:
         body: bytes | Iterable[bytes] | None = None,
         headers: dict[str, str] | None = None,
     ) -> None:
-        """Write one request. An iterable body goes out chunked; if the peer stops reading it, its answer is awaited all the same."""
+        """Write one request. An iterable body goes out chunked; a peer that stops reading it has an answer ready."""
         lines = [f"{method} {target} HTTP/1.1", "Host: lading"]
         for name, value in (headers or {}).items():
             lines.append(f"{name}: {value}")

@@ -33,7 +33,7 @@ except ImportError:  # another interpreter than CPython
     _scan = None
     _quote = json.dumps
 else:
-    _scan = _make_scanner(_Strict)
+    _scan = _make_scanner(_Strict)  # type: ignore[arg-type]
 
 
 def loads(data: bytes) -> Any:
