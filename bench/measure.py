@@ -34,7 +34,7 @@ def run(
         raise Failed(f"{os.path.basename(argv[0])} did not end within {timeout:.0f} s") from None
     if done.returncode != 0:
         said = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines() or ["no message"]
-        raise Failed(f"{os.path.basename(argv[0])} failed: {said[-1][:160]}")
+        raise Failed(f"{os.path.basename(argv[0])} failed: {said[-1][-160:]}")
     return done.stdout.decode(errors="replace")
 
 

@@ -20,6 +20,9 @@ from bench.unixhttp import Api
 
 BUSYBOX = "bench-busybox:latest"
 PYTHON = "python:3.11-slim"
+# podman's defaults of a million files and processes need CAP_SYS_RESOURCE, which root in a sandbox may lack.
+LIMITS = ("nofile=1024:1024", "nproc=4096:4096")
+HYBRID = os.path.isdir("/sys/fs/cgroup/unified")
 
 
 class Engine:
@@ -149,6 +152,7 @@ class Docker(Engine):
         run(["ip", "addr", "add", "10.213.0.1/24", "dev", self.bridge])
         run(["ip", "link", "set", self.bridge, "up"])
         s = self.scratch
+        Path(f"{s}/none.json").write_text("{}\n")
         self._launch(
             *("dockerd", "--data-root", f"{s}/data", "--exec-root", f"{s}/exec", "--pidfile", f"{s}/pid"),
             *("--host", f"unix://{self.socket}", "--bridge", self.bridge, "--config-file", f"{s}/none.json"),
@@ -167,15 +171,23 @@ class Podman(Engine):
     name = "podman"
     program = "podman"
 
+    def __init__(self, scratch: str) -> None:
+        super().__init__(scratch)
+        limits = ", ".join(f'"{limit}"' for limit in LIMITS)
+        self._conf = f"[containers]\ndefault_ulimits = [{limits}]\n"
+        self.env["CONTAINERS_CONF"] = f"{self.scratch}/containers.conf"
+
     def cli(self, *words: str) -> list[str]:
         s = self.scratch
         places = ["--root", f"{s}/data", "--runroot", f"{s}/run", "--tmpdir", f"{s}/tmp"]
-        return [self.program, *places, "--cgroup-manager=cgroupfs", "--events-backend=file", *words]
+        # crun refuses hybrid control groups; there podman uses runc.
+        runtime = ["--runtime=runc"] if HYBRID and shutil.which("runc") else []
+        return [self.program, *places, *runtime, "--cgroup-manager=cgroupfs", "--events-backend=file", *words]
 
     def start(self) -> None:
         super().start()
         self._before = set(os.listdir("/sys/class/net"))
-        self._rules = run(["iptables-save"]) if shutil.which("iptables-save") else ""
+        Path(self.env["CONTAINERS_CONF"]).write_text(self._conf)
         self._launch(*self.cli("system", "service", "--time=0", f"unix://{self.socket}"), ready=self.socket)
 
     def stop(self) -> None:
@@ -184,8 +196,10 @@ class Podman(Engine):
         for name in set(os.listdir("/sys/class/net")) - self._before:
             if name.startswith(("podman", "cni-podman")):
                 subprocess.run(["ip", "link", "del", name], check=False, capture_output=True)
-        if self._rules:
-            subprocess.run(["iptables-restore"], input=self._rules.encode(), check=False, capture_output=True)
+        if shutil.which("iptables-save"):
+            rules = run(["iptables-save"]).splitlines(keepends=True)
+            kept = "".join(line for line in rules if "NETAVARK" not in line and "CNI-" not in line)
+            subprocess.run(["iptables-restore"], input=kept.encode(), check=False, capture_output=True)
 
     def prepare(self, busybox_tar: str, python_archive: str) -> None:
         super().prepare(busybox_tar, python_archive)
@@ -202,7 +216,9 @@ class Buildah(Engine):
         return [self.program, "--root", f"{self.scratch}/data", "--runroot", f"{self.scratch}/run", *words]
 
     def build(self, tag: str, context: str, *, cached: bool) -> list[str]:
-        return self.cli("build", "--layers" if cached else "--no-cache", "-t", tag, context)
+        words = ["--layers" if cached else "--no-cache", *(f"--ulimit={limit}" for limit in LIMITS)]
+        words += ["--runtime=runc"] if HYBRID and shutil.which("runc") else []
+        return self.cli("build", *words, "-t", tag, context)
 
     def prepare(self, busybox_tar: str, python_archive: str) -> None:
         container = run(self.cli("from", "scratch"), env=self.env).strip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 from pathlib import Path
 
@@ -49,6 +50,11 @@ def cell(figure: Figure | None, unit: str, base: Figure | None) -> str:
     return text
 
 
+def plain(why: str) -> str:
+    """A reason on one line, without the paths of this run."""
+    return re.sub(r"\s+", " ", re.sub(r"(?:/[\w.@+-]+){3,}/?", "...", why)).strip()
+
+
 def table(results: dict[str, dict[str, Figure]], rows: tuple[Row, ...]) -> str:
     """The Markdown table, with the reasons for empty cells below it."""
     shown = [name for name in COLUMNS if any(name in figures for figures in results.values())]
@@ -61,7 +67,9 @@ def table(results: dict[str, dict[str, Figure]], rows: tuple[Row, ...]) -> str:
         base = figures.get("lading")
         cells = [cell(figures.get(name), row.unit, None if name == "lading" else base) for name in shown]
         lines.append(f"| {row.title}, {row.unit} | " + " | ".join(cells) + f" | {row.must:g} | {row.aim:g} |")
-        reasons += [f"- {row.title}, {name}: {why}" for name, why in figures.items() if isinstance(why, str)]
+        reasons += [
+            f"- {row.title}, {name}: {plain(why)}" for name, why in figures.items() if isinstance(why, str)
+        ]
     return "\n".join(lines) + ("\n\nNot measured:\n\n" + "\n".join(reasons) if reasons else "") + "\n"
 
 

@@ -40,7 +40,8 @@ class Api:
         answer = self._connection.getresponse()
         data = answer.read()
         if answer.status >= 400:
-            raise Failed(f"{method} {path.partition('?')[0]}: {data.decode(errors='replace')[:160]}")
+            said = " ".join(data.decode(errors="replace").split())[:160]
+            raise Failed(f"{method} {path.partition('?')[0].rpartition('/')[2]}: {said}")
         return json.loads(data) if data.strip().startswith((b"{", b"[")) else None
 
     def create(self, image: str, command: list[str], network: str) -> str:
