@@ -497,7 +497,9 @@ def container_main(
             os.setresgid(0, 0, 0)
             os.setresuid(0, 0, 0)
             process.prctl(process.PR_SET_PDEATHSIG, process.SIGKILL)
-            process.prctl(process.PR_SET_DUMPABLE, 1)  # else /proc/self belongs to a root that this one is not
+            process.prctl(
+                process.PR_SET_DUMPABLE, 1
+            )  # else /proc/self belongs to a root that this one is not
         _oom_score(plan["process"]["oom_score_adj"])
         process.prctl(
             process.PR_SET_DUMPABLE, 0
