@@ -254,17 +254,26 @@ def _devices(extra: Sequence[Mapping[str, Any]]) -> list[Step]:
     return steps
 
 
+_IPC_SYSCTLS = frozenset(
+    f"kernel.{name}"
+    for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced")
+)
+
+
 def _sysctl_path(key: str) -> bytes:
-    """The file below /proc/sys; only namespaced keys, since any other would change the host (config-linux.md "sysctl")."""
-    ipc = {"kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax",
-           "kernel.shmmni", "kernel.shm_rmid_forced", "kernel.domainname", "kernel.hostname"}  # fmt: skip
-    name = key if "/" not in key else key.replace(".", "\0").replace("/", ".").replace("\0", "/")
-    if not (name in ipc or name.startswith(("net.", "fs.mqueue."))) or ".." in name or not name.isprintable():
+    """The file below /proc/sys; only namespaced keys, since any other would change the host (config-linux.md "sysctl").
+
+    With a slash in it the key is a path already, so that an interface's name may hold dots (sysctl(8)).
+    """
+    parts = key.split("/") if "/" in key else key.split(".")
+    namespaced = ".".join(parts) in _IPC_SYSCTLS or parts[0] == "net" or parts[:2] == ["fs", "mqueue"]
+    if not namespaced or not {"", ".", ".."}.isdisjoint(parts) or not key.isprintable():
         raise Invalid(
-            f"sysctl {key!r} is not a namespaced setting", why="it would change the host",
+            f"sysctl {key!r} is not a namespaced setting",
+            why="it would change the host",
             hint="Allowed: kernel.shm*, kernel.msg*, kernel.sem, fs.mqueue.*, net.*",
-        )  # fmt: skip
-    return b"/proc/sys/" + os.fsencode(name.replace(".", "/"))
+        )
+    return b"/proc/sys/" + os.fsencode("/".join(parts))
 
 
 def process(spec: Mapping[str, Any]) -> dict[str, Any]:
