@@ -8,6 +8,7 @@ process behind.
 from __future__ import annotations
 
 import os
+import re
 import selectors
 import shutil
 import subprocess
@@ -36,6 +37,10 @@ _JAIL = (
         "private",
         "--mount-proc",
     ),
+)
+# debootstrap also says what it does with each package.
+_PER_PACKAGE = re.compile(
+    r"I: (?:Retrieving|Validating|Extracting|Unpacking|Configuring) (?!InRelease|Packages|required|the )"
 )
 
 
@@ -160,7 +165,7 @@ def _execute(
         try:
             for line in _lines(child, cancelled):
                 tail.append(line)
-                if line.startswith("I: "):  # both tools mark their stages so
+                if line.startswith("I: ") and not _PER_PACKAGE.match(line):  # both tools mark their stages so
                     progress(line[3:])
         except BaseException:
             child.kill()  # unshare's death takes the whole process namespace along
