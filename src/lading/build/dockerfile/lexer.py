@@ -133,7 +133,9 @@ class _Lexer:
             if not bare or bare.startswith("#"):
                 self.number += 1
                 continue
-            self.lines.append(self._logical())
+            line = self._logical()
+            if line.text:  # a continuation mark alone makes a line of nothing
+                self.lines.append(line)
         return Lexed(tuple(self.lines), self.directives, self.escape, tuple(self.warnings))
 
     def _logical(self) -> Line:

@@ -108,7 +108,7 @@ def instruction(
         warnings is not None
         and isinstance(one, (ins.Run, ins.Cmd, ins.Entrypoint))
         and one.argv is None
-        and one.line.startswith("[")
+        and one.line.startswith(("['", '["'))
         and one.line.endswith("]")
     ):
         warnings.append(
@@ -140,11 +140,12 @@ def _from(rest: Rest, common: Common) -> ins.From:
                 hint="It begins with a letter and has letters, digits, dots, dashes and underscores.",
             )
     elif len(words) != 1:
+        name = words[-1].text if words[-1].text.upper() != "AS" else "NAME"
         raise rest.error(
             "FROM takes one image, or IMAGE AS NAME",
             position=words[1].position,
             text=words[1].text,
-            hint=f"Did you mean FROM {words[0].text} AS {words[-1].text}?",
+            hint=f"Did you mean FROM {words[0].text} AS {name}?",
         )
     return ins.From(*common, image=words[0], alias=alias, platform=rest.flag("platform"))
 

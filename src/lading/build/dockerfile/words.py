@@ -96,7 +96,9 @@ class Rest:
     def error(
         self, message: str, *, position: Position | None = None, text: str = "", hint: str = ""
     ) -> DockerfileError:
-        return DockerfileError(message, position or self.position, text=text or self.line.text, hint=hint)
+        """A mistake in the argument, or at a place inside it."""
+        shown = text or (self.text if position is None else self.line.text)
+        return DockerfileError(message, position or self.position, text=shown, hint=hint)
 
     def required(self, usage: str) -> str:
         """The rest, which must not be empty."""
@@ -216,7 +218,7 @@ _UNITS = {
     "m": 60 * 10**9,
     "h": 3600 * 10**9,
 }
-_DURATION = re.compile(r"(?:\d{1,18}(?:\.\d{0,18})?|\.\d{1,18})(?:ns|us|µs|μs|ms|s|m|h)")
+_DURATION = re.compile(r"(?:\d{1,18}(?:\.\d{0,18})?|\.\d{1,18})(?:ns|us|µs|μs|ms|s|m|h)", re.ASCII)
 
 
 def duration(text: str) -> int:

@@ -1,0 +1,7 @@
+﻿#syntax=x
+FROM a
+RUN b \
+  c
+RUN <<EOF
+line
+EOF
