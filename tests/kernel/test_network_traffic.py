@@ -23,8 +23,9 @@ from network_world import (
     world,
 )
 
+from lading.linux import netlink_conntrack as conntrack
 from lading.linux import netlink_nft as nft
-from lading.linux.netlink import NETFILTER, Netlink
+from lading.linux.netlink import NETFILTER, Netlink, be32
 from lading.network import Forward, nat
 
 BRIDGE_NETFILTER = "/proc/sys/net/bridge/bridge-nf-call-iptables"
@@ -138,6 +139,20 @@ def test_containers_reach_the_outside_as_the_host(lab: World) -> None:
     assert ask(guest.fd, OUTSIDE, 7000, "udp") == f"world {HOST}"
 
 
+def test_a_foreign_firewall_is_noticed(lab: World) -> None:
+    """dockerd makes the FORWARD chain drop what no rule accepts; the same here, in the inet family."""
+    lab.serve(lab.outside, "world", 7000)
+    guest = lab.guest("a", NEAR, 2)
+    assert lab.networks.obstacles() == ()
+    closed = nft.add_chain("other", "FORWARD", "filter", nft.FORWARD, 0)
+    closed = closed._replace(body=closed.body.replace(be32(5, nft.ACCEPT), be32(5, nft.DROP)))
+    with nft_socket() as netlink:
+        netlink.transaction(nft.BEGIN, [nft.add_table("other"), closed], nft.END)
+    assert lab.networks.obstacles() == ("inet other FORWARD",)
+    assert not reaches(guest.fd, OUTSIDE, 7000)
+    assert reaches(lab.host, guest.ip, 80)
+
+
 def test_an_internal_bridge_has_no_outside(lab: World) -> None:
     lab.networks.ensure_bridge(INNER)
     lab.serve(lab.outside, "world", 7000)
@@ -180,6 +195,18 @@ def test_a_udp_client_that_keeps_sending_follows_the_port(lab: World) -> None:
         client.send(b"?")
         with pytest.raises(ConnectionRefusedError):
             client.recv(100)
+
+
+def test_the_kernel_filters_the_flows(lab: World) -> None:
+    web = lab.guest("web", NEAR, 2)
+    lab.publish(web, 18080, protocol="udp")
+    for port in (18080, 18081, 18082):
+        ask(lab.outside, HOST, port, "udp", wait=0.1)
+    ask(lab.outside, HOST, 18080)
+    with nft_socket() as netlink:
+        shown = netlink.dump(conntrack.find(socket.AF_INET, socket.IPPROTO_UDP, 18080))
+    found = [conntrack.destination_of(body) for _, body in shown]
+    assert found == [(socket.IPPROTO_UDP, socket.inet_aton(HOST), 18080)]
 
 
 def test_rules_come_back_after_a_flush(lab: World) -> None:

@@ -10,8 +10,19 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
-from lading.linux.netlink import NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, Message, attr, be32, nested, text
+from lading.linux.netlink import (
+    NLM_F_APPEND,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    Message,
+    attr,
+    attributes,
+    be32,
+    nested,
+    text,
+)
 
 PREROUTING, FORWARD, OUTPUT, POSTROUTING = 0, 2, 3, 4
 DROP, ACCEPT = 0, 1
@@ -71,6 +82,36 @@ def add_chain(table: str, name: str, kind: str, hook: int, priority: int) -> Mes
     """A base chain with policy accept; `kind` is "filter" or "nat"."""
     body = text(1, table) + text(3, name) + nested(4, be32(1, hook), be32(2, priority)) + be32(5, ACCEPT)
     return _message(_NEWCHAIN, NLM_F_CREATE, body + text(7, kind), f"create nftables chain {name}")
+
+
+class BaseChain(NamedTuple):
+    """A chain at a hook, as a dump shows it; family is "ip", "ip6", "inet" or a number."""
+
+    family: str
+    table: str
+    name: str
+    hook: int
+    policy: int
+
+
+def chains() -> Message:
+    """Dump every chain of every table and family."""
+    return Message(_SUBSYSTEM | _GETCHAIN, 0, _generic(0), "list nftables chains")
+
+
+def base_chain_of(body: bytes) -> BaseChain | None:
+    """Decode one message of the `chains` dump; None for a chain that is at no hook."""
+    found = attributes(body, 4)
+    hook = attributes(found.get(4, b"")).get(1, b"")
+    if not hook:
+        return None
+    names = [found.get(kind, b"").rstrip(b"\0").decode("utf-8", "replace") for kind in (1, 3)]
+    policy = int.from_bytes(found.get(5, b""), "big")
+    family = _FAMILY_NAMES.get(body[0], str(body[0]))
+    return BaseChain(family, names[0], names[1], int.from_bytes(hook, "big"), policy)
+
+
+_FAMILY_NAMES = {_INET: "inet", IPV4: "ip", IPV6: "ip6"}
 
 
 def add_set(

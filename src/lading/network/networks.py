@@ -144,6 +144,23 @@ class Networks:
         """What the host has routes to, for `addresses.pick_subnet`."""
         return _translated("read the routes", lambda: links.subnets_in_use(self._route))
 
+    def obstacles(self) -> tuple[str, ...]:
+        """Chains of other programs that drop forwarded packets by default, as "ip filter FORWARD".
+
+        dockerd sets that one so. No rule of ours can overrule it: containers then reach each other and the
+        host, but neither other hosts nor are reached by them, until its owner lets the bridges' packets
+        pass.
+        """
+        found = (
+            nft.base_chain_of(body)
+            for _, body in _translated("read the firewall", lambda: self._nft.dump(nft.chains()))
+        )
+        return tuple(
+            f"{chain.family} {chain.table} {chain.name}"
+            for chain in found
+            if chain and chain.hook == nft.FORWARD and chain.policy == nft.DROP and chain.table != self.table
+        )
+
     def _ensure_all(self, bridges: Iterable[Bridge]) -> None:
         for bridge in bridges:
             links.ensure_bridge(self._route, bridge)
@@ -211,7 +228,7 @@ def _translated(words: str, work: Callable[[], T]) -> T:
 
 def _error(what: str, error: OSError) -> LadingError:
     why = f"{error.strerror or error}."
-    if error.errno in (errno.EPERM, errno.EACCES):
+    if error.errno in (errno.EPERM, errno.EACCES, errno.EROFS):
         return Denied(
             what, why=why, hint="Networks need root (CAP_NET_ADMIN and CAP_SYS_ADMIN); use --network host."
         )

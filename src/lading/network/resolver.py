@@ -15,7 +15,9 @@ from lading.base.errors import Invalid
 
 _HOST_LIMIT = 64 * 1024
 _WORD = re.compile(r"[A-Za-z0-9_.:-]{1,255}\Z")
-_HOSTNAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}\Z")  # container names, too, which may end in a dash
+_HOSTNAME = re.compile(
+    r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}\Z"
+)  # container names, too, which may end in a dash
 
 _LOCAL = (
     ("127.0.0.1", "localhost"),
