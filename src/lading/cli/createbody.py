@@ -1,7 +1,7 @@
 """Flags of run and create to the body of POST /containers/create. Owns docker's rules for it; sends nothing.
 
 Only what was given is sent: what is left out is the daemon's default or the image's. The syntax of single values
-(ports, mounts, volumes, devices) is in `values`, imported when one is given.
+(ports, mounts, volumes, devices) is in `values` and `values_mounts`, imported when one is given.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lading.cli.flags import Flags
 
 # flag: (section, key, how). Sections: C Config, H HostConfig.
-_PLAIN = {
+PLAIN = {
     "cgroup-parent": ("H", "CgroupParent", "text"),
     "cgroupns": ("H", "CgroupnsMode", "text"),
     "cidfile": ("H", "ContainerIDFile", "text"),
@@ -106,6 +106,9 @@ _SHAPED = (
     ("volume", "volumes"),
 )
 
+_MOUNTS = {"mounts", "tmpfs", "volumes"}
+"""Those of them that are in `values_mounts.py`."""
+
 
 def create_body(context: Context, flags: Flags, detach: bool) -> dict[str, Any]:
     """The request for `flags` whose positionals are IMAGE [COMMAND] [ARG...]; UsageError when they contradict."""
@@ -119,7 +122,7 @@ def create_body(context: Context, flags: Flags, detach: bool) -> dict[str, Any]:
     body: dict[str, Any] = config
     body["HostConfig"] = host
     for name in flags.values:
-        row = _PLAIN.get(name)
+        row = PLAIN.get(name)
         if row is not None:
             section = config if row[0] == "C" else host
             section[row[1]] = getattr(flags, row[2])(name)
@@ -139,8 +142,13 @@ def create_body(context: Context, flags: Flags, detach: bool) -> dict[str, Any]:
     if wanted:
         from lading.cli import values
 
-        for function in sorted(wanted):
+        for function in sorted(wanted - _MOUNTS):
             getattr(values, function)(context, flags, config, host)
+    if wanted & _MOUNTS:
+        from lading.cli import values_mounts
+
+        for function in sorted(wanted & _MOUNTS):
+            getattr(values_mounts, function)(context, flags, config, host)
     _network(flags, body, host)
     if flags.on("rm") and flags.text("restart") not in ("", "no"):
         raise UsageError("conflicting options: --restart and --rm")
@@ -189,6 +197,6 @@ def _network(flags: Flags, body: dict[str, Any], host: dict[str, Any]) -> None:
         if networks:
             host["NetworkMode"] = networks[0]
         return
-    from lading.cli import values
+    from lading.cli.values_networks import networks as join
 
-    values.networks(networks, aliases, fixed, flags.text("mac-address"), body, host)
+    join(networks, aliases, fixed, flags.text("mac-address"), body, host)

@@ -81,10 +81,8 @@ def run(argv: Sequence[str], context: Context) -> int:
 
 
 def _code(error: LadingError, verb: str) -> int:
-    chosen = getattr(error, "exit_code", None)
-    if isinstance(chosen, int):
-        return chosen
-    return 125 if verb in ("run", "container run") else 1
+    """126 and 127 as they are; lading's own failure is 125 in run and 1 elsewhere, as docker's."""
+    return error.exit_code if error.exit_code != 125 or verb in ("run", "container run") else 1
 
 
 def _dispatch(argv: Sequence[str], context: Context) -> int:

@@ -62,7 +62,10 @@ def _foreground(context: Context, identifier: str, *, tty: bool, stdin: bool, ke
         if now:
             tell(context, f"/exec/{identifier}/resize", {"h": now[0], "w": now[1]})
 
-    stream = context.client.hijack("POST", f"/exec/{identifier}/start", None, {"Detach": False, "Tty": tty})
+    watched = {"detach": "client"}  # the keys are watched for here
+    stream = context.client.hijack(
+        "POST", f"/exec/{identifier}/start", watched, {"Detach": False, "Tty": tty}
+    )
     with Signals((28,) if tty else ()) as signals, terminal.Raw(context.stdin if tty and stdin else -1):
         if tty:
             resize()

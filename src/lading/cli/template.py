@@ -1,4 +1,6 @@
-"""The part of Go's text/template that `--format` needs: lexer, parser, evaluator. Functions: `template_functions`.
+"""The part of Go's text/template that `--format` needs: parser and evaluator.
+
+The lexer is `template_words`, the functions are `template_functions`.
 
 Values are JSON's (dict, list, str, int, float, bool, None) or an object with `field(name)` (a row of a listing). There
 is no way from a template to anything else: no attribute of Python is ever looked up by a name in the text.
@@ -8,24 +10,16 @@ Grammar: https://pkg.go.dev/text/template
 
 from __future__ import annotations
 
-from lading.cli.flags import UsageError
+from lading.cli.template_words import TemplateError, pieces, words_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import Any
 
     Scope = dict[str, Any]
 
 _DEPTH = 100
-_OPERATORS = frozenset("|(),.=")
-
-
-class TemplateError(UsageError):
-    """The template is wrong, or asks the data for what it has not."""
-
-    def __init__(self, why: str, hint: str = "") -> None:
-        super().__init__("template", why=why, hint=hint, code=64)
 
 
 class Template:
@@ -35,7 +29,7 @@ class Template:
 
     def __init__(self, text: str, name: str = "template", strict: bool = True) -> None:
         self.strict = strict
-        parser = _Parser(list(_pieces(text)))
+        parser = _Parser(list(pieces(text)))
         self.nodes = parser.block(())[0]
 
     def render(self, data: Any, raw_json: bool = False) -> str:
@@ -46,127 +40,6 @@ class Template:
         except _Leave as leave:
             raise TemplateError(f"{{{{{leave}}}}} outside {{{{range}}}}") from None
         return "".join(out)
-
-
-def _pieces(text: str) -> Iterator[tuple[str, str]]:
-    """("text", ...) and ("action", ...) in turn, with {{- and -}} trimming done."""
-    at, trim = 0, False
-    while True:
-        start = text.find("{{", at)
-        plain = text[at:] if start < 0 else text[at:start]
-        if trim:
-            plain = plain.lstrip()
-        if start < 0:
-            yield "text", plain
-            return
-        inner = start + 2
-        if text[inner : inner + 1] == "-" and text[inner + 1 : inner + 2].isspace():
-            plain = plain.rstrip()
-            inner += 1
-        yield "text", plain
-        end = _action_end(text, inner)
-        body = text[inner:end]
-        trim = body.endswith("-") and body[-2:-1].isspace()
-        if trim:
-            body = body[:-1]
-        body = body.strip()
-        if body.startswith("/*"):
-            if not body.endswith("*/"):
-                raise TemplateError("a comment is not closed")
-        else:
-            yield "action", body
-        at = end + 2
-
-
-def _action_end(text: str, at: int) -> int:
-    """Where the `}}` of the action that begins at `at` is; quotes hide it."""
-    quote = ""
-    while at < len(text):
-        char = text[at]
-        if quote:
-            if char == "\\" and quote == '"':
-                at += 1
-            elif char == quote:
-                quote = ""
-        elif char in '"`':
-            quote = char
-        elif text.startswith("}}", at):
-            return at
-        at += 1
-    raise TemplateError("an action is not closed: '}}' is missing")
-
-
-def _words(body: str) -> list[tuple[str, Any]]:
-    """The tokens of one action: (kind, value); kind is word, field, var, string, number, char or the operator itself."""
-    out: list[tuple[str, Any]] = []
-    at = 0
-    while at < len(body):
-        char = body[at]
-        if char.isspace():
-            at += 1
-            if out and out[-1][0] != "space":
-                out.append(("space", ""))
-        elif char in '"`':
-            end = at + 1
-            while end < len(body) and body[end] != char:
-                end += 2 if body[end] == "\\" and char == '"' else 1
-            if end >= len(body):
-                raise TemplateError(f"a string is not closed: {body[at:]}")
-            text = body[at + 1 : end]
-            out.append(("string", _unquote(text) if char == '"' else text))
-            at = end + 1
-        elif body.startswith(":=", at):
-            out.append((":=", ""))
-            at += 2
-        elif char == "." and body[at + 1 : at + 2].isidentifier():
-            end = _identifier_end(body, at + 1)
-            out.append(("field", body[at + 1 : end]))
-            at = end
-        elif char == "$":
-            end = _identifier_end(body, at + 1)
-            out.append(("var", body[at:end]))
-            at = end
-        elif char.isdigit() or (char in "+-" and body[at + 1 : at + 2].isdigit()):
-            end = at + 1
-            while end < len(body) and (body[end].isalnum() or body[end] in "._"):
-                end += 1
-            out.append(("number", _number(body[at:end])))
-            at = end
-        elif char in _OPERATORS:
-            out.append((char, ""))
-            at += 1
-        elif char.isidentifier():
-            end = _identifier_end(body, at)
-            out.append(("word", body[at:end]))
-            at = end
-        else:
-            raise TemplateError(f"unexpected {char!r} in {{{{{body}}}}}")
-    return out
-
-
-def _identifier_end(text: str, at: int) -> int:
-    while at < len(text) and (text[at].isalnum() or text[at] == "_"):
-        at += 1
-    return at
-
-
-def _unquote(text: str) -> str:
-    from lading.client.wire import loads
-
-    try:
-        return str(loads(b'"' + text.replace("\t", "\\t").replace("\n", "\\n").encode() + b'"'))
-    except ValueError:
-        raise TemplateError(f"a string has an escape that Go does not know: {text!r}") from None
-
-
-def _number(text: str) -> int | float:
-    try:
-        return int(text, 0)
-    except ValueError:
-        try:
-            return float(text)
-        except ValueError:
-            raise TemplateError(f"{text!r} is not a number") from None
 
 
 class _Node:
@@ -208,7 +81,7 @@ class _Parser:
                 if text:
                     nodes.append(_Node("text", text))
                 continue
-            words = _words(text)
+            words = words_of(text)
             first = words[0][1] if words and words[0][0] == "word" else ""
             if first in ends:
                 self.depth -= 1

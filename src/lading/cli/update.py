@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lading.cli.createbody import PLAIN
 from lading.cli.flags import Flags, UsageError, Verb
 from lading.cli.images import path_name
 from lading.cli.runflags import CONTAINER
@@ -13,25 +14,25 @@ if TYPE_CHECKING:
 
     from lading.cli.context import Context
 
-_KEYS = {
-    "blkio-weight": ("BlkioWeight", "integer"),
-    "cpu-period": ("CpuPeriod", "integer"),
-    "cpu-quota": ("CpuQuota", "integer"),
-    "cpu-shares": ("CpuShares", "integer"),
-    "cpuset-cpus": ("CpusetCpus", "text"),
-    "cpuset-mems": ("CpusetMems", "text"),
-    "memory": ("Memory", "size"),
-    "memory-reservation": ("MemoryReservation", "size"),
-    "memory-swap": ("MemorySwap", "size"),
-    "pids-limit": ("PidsLimit", "integer"),
-}
+_NAMES = (
+    "blkio-weight",
+    "cpu-period",
+    "cpu-quota",
+    "cpu-shares",
+    "cpuset-cpus",
+    "cpuset-mems",
+    "memory",
+    "memory-reservation",
+    "memory-swap",
+    "pids-limit",
+)
 
 
 def _update(context: Context, flags: Flags) -> int:
     if not flags.values:
         raise UsageError("you must provide one or more flags when using this command", verb="update", code=1)
     body: dict[str, Any] = {
-        key: getattr(flags, how)(name) for name, (key, how) in _KEYS.items() if flags.given(name)
+        PLAIN[name][1]: getattr(flags, PLAIN[name][2])(name) for name in _NAMES if flags.given(name)
     }
     if flags.given("cpus"):
         body["NanoCpus"] = parse_cpus(flags.text("cpus"))
@@ -50,7 +51,7 @@ def _update(context: Context, flags: Flags) -> int:
 
 UPDATE = Verb(
     "update [OPTIONS] CONTAINER [CONTAINER...]",
-    tuple(row for row in CONTAINER if row[0] in _KEYS or row[0] in ("cpus", "restart")),
+    tuple(row for row in CONTAINER if row[0] in _NAMES or row[0] in ("cpus", "restart")),
     _update,
     least=1,
     most=-1,

@@ -10,7 +10,6 @@ import os
 
 from lading.cli.createbody import environment as _expand
 from lading.cli.flags import UsageError
-from lading.cli.units import parse_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -193,139 +192,6 @@ def _ipv4(text: str) -> bool:
     return len(parts) == 4 and all(p.isascii() and p.isdigit() and len(p) < 4 and int(p) < 256 for p in parts)
 
 
-def volumes(context: Context, flags: Flags, config: Body, host: Body) -> None:
-    """--volume: SOURCE:TARGET[:OPTIONS] is a bind or a named volume; a TARGET alone is an anonymous volume."""
-    binds: list[str] = []
-    anonymous: Body = {}
-    for item in flags.many("volume"):
-        source, mark, rest = item.partition(":")
-        target = rest.partition(":")[0] if mark else source
-        if not target.startswith("/"):
-            raise wrong("volume", item, f"invalid mount path: {target!r}: mount path must be absolute")
-        if not mark:
-            anonymous[target] = {}
-            continue
-        if not source:
-            raise wrong("volume", item, "invalid spec: :" + rest + ": empty section between colons")
-        if source.startswith("."):
-            source = context.absolute(source)
-        binds.append(f"{source}:{rest}")
-    if binds:
-        host["Binds"] = binds
-    if anonymous:
-        config["Volumes"] = anonymous
-
-
-def tmpfs(context: Context, flags: Flags, config: Body, host: Body) -> None:
-    """--tmpfs PATH[:OPTIONS]."""
-    out = {}
-    for item in flags.many("tmpfs"):
-        path, _, options = item.partition(":")
-        if not path.startswith("/"):
-            raise wrong("tmpfs", item, f"invalid mount path: {path!r}: mount path must be absolute")
-        out[path] = options
-    host["Tmpfs"] = out
-
-
-def mounts(context: Context, flags: Flags, config: Body, host: Body) -> None:
-    """--mount type=...,source=...,target=..."""
-    host["Mounts"] = [mount(context, item) for item in flags.many("mount")]
-
-
-_MOUNT_KEYS = {
-    "type": "", "source": "", "src": "", "target": "", "dst": "", "destination": "", "readonly": "", "ro": "",
-    "consistency": "", "bind-propagation": "bind", "bind-nonrecursive": "bind", "bind-recursive": "bind",
-    "bind-create-src": "bind", "volume-nocopy": "volume", "volume-label": "volume", "volume-driver": "volume",
-    "volume-opt": "volume", "volume-subpath": "volume", "tmpfs-size": "tmpfs", "tmpfs-mode": "tmpfs",
-}  # fmt: skip
-
-
-def mount(context: Context, item: str) -> Body:
-    """One --mount as the API's Mount."""
-    out: Body = {"Type": "volume"}
-    special: dict[str, Body] = {"bind": {}, "volume": {}, "tmpfs": {}}
-    used = set()
-    for field in fields(item):
-        key, mark, value = field.partition("=")
-        key = key.strip().lower()
-        if key not in _MOUNT_KEYS:
-            from lading.cli.suggest import closest
-
-            guess = closest(key, _MOUNT_KEYS)
-            raise wrong(
-                "mount", item, f"unknown option {key!r}" + (f" (did you mean {guess!r}?)" if guess else "")
-            )
-        flag = not mark or value.lower() in ("1", "true")
-        if not mark and key not in (
-            "readonly",
-            "ro",
-            "volume-nocopy",
-            "bind-nonrecursive",
-            "bind-create-src",
-        ):
-            raise wrong("mount", item, f"invalid field {field!r} must be a key=value pair")
-        used.add(_MOUNT_KEYS[key])
-        _mount_field(item, out, special, key, value, flag)
-    kind = out["Type"]
-    if "Target" not in out:
-        raise wrong("mount", item, "target is required")
-    if kind == "bind" and "Source" not in out:
-        raise wrong("mount", item, "a bind mount needs source=PATH")
-    foreign = used - {"", kind}
-    if foreign:
-        raise wrong("mount", item, f"cannot mix {min(foreign)!r} options with mount type {kind!r}")
-    if kind == "bind" and not out["Source"].startswith("/"):
-        out["Source"] = context.absolute(out["Source"])
-    for name, key in (("bind", "BindOptions"), ("volume", "VolumeOptions"), ("tmpfs", "TmpfsOptions")):
-        if special[name]:
-            out[key] = special[name]
-    return out
-
-
-def _mount_field(item: str, out: Body, special: dict[str, Body], key: str, value: str, flag: bool) -> None:
-    volume = special["volume"]
-    if key == "type":
-        out["Type"] = value.lower()
-        if out["Type"] not in special:
-            raise wrong("mount", item, f"unknown type {value!r}: it is bind, volume or tmpfs")
-    elif key in ("source", "src"):
-        out["Source"] = value
-    elif key in ("target", "dst", "destination"):
-        out["Target"] = value
-    elif key in ("readonly", "ro"):
-        out["ReadOnly"] = flag
-    elif key == "consistency":
-        out["Consistency"] = value
-    elif key == "bind-propagation":
-        special["bind"]["Propagation"] = value.lower()
-    elif key == "bind-nonrecursive":
-        special["bind"]["NonRecursive"] = flag
-    elif key == "bind-recursive":
-        if value not in ("enabled", "disabled", "writable", "readonly"):
-            raise wrong("mount", item, "bind-recursive is enabled, disabled, writable or readonly")
-        special["bind"].update(
-            {"disabled": {"NonRecursive": True}, "writable": {"ReadOnlyNonRecursive": True}}.get(value, {})
-        )
-    elif key == "bind-create-src":
-        special["bind"]["CreateMountpoint"] = flag
-    elif key == "volume-nocopy":
-        volume["NoCopy"] = flag
-    elif key == "volume-label":
-        volume.setdefault("Labels", {}).update(pairs("mount", [value]))
-    elif key == "volume-driver":
-        volume.setdefault("DriverConfig", {})["Name"] = value
-    elif key == "volume-opt":
-        volume.setdefault("DriverConfig", {}).setdefault("Options", {}).update(pairs("mount", [value]))
-    elif key == "volume-subpath":
-        volume["Subpath"] = value
-    elif key == "tmpfs-size":
-        special["tmpfs"]["SizeBytes"] = _size("mount", item, value)
-    elif value.strip("01234567") or not value:
-        raise wrong("mount", item, f"invalid value for tmpfs-mode: {value!r} (write an octal mode)")
-    else:
-        special["tmpfs"]["Mode"] = int(value, 8)
-
-
 def fields(text: str) -> list[str]:
     """Comma-separated fields; one in double quotes may hold commas, and "" in it is a quote (RFC 4180)."""
     out, field, quoted, at = [], "", False, 0
@@ -345,7 +211,7 @@ def fields(text: str) -> list[str]:
     return [*out, field]
 
 
-def _size(flag: str, item: str, text: str) -> int:
+def size_of(flag: str, item: str, text: str) -> int:
     try:
         return parse_size(text)
     except ValueError as error:
@@ -385,7 +251,7 @@ def throttles(context: Context, flags: Flags, config: Body, host: Body) -> None:
                 path, mark, rate = item.rpartition(":")
                 if not mark or not path.startswith("/dev/"):
                     raise wrong(flag, item, f"bad format: {item} (write /dev/NAME:RATE)")
-                number = _size(flag, item, rate) if unit == "bps" else _count(flag, item, rate)
+                number = size_of(flag, item, rate) if unit == "bps" else _count(flag, item, rate)
                 out.append({"Path": path, "Rate": number})
             if out:
                 host[f"BlkioDevice{way.title()}{'Bps' if unit == 'bps' else 'IOps'}"] = out
@@ -505,52 +371,3 @@ def _profile(context: Context, item: str, path: str) -> str:
         return dumps(loads(data))
     except ValueError as error:
         raise UsageError(f"compacting json for seccomp profile ({path}) failed", why=f"{error}.") from None
-
-
-def networks(
-    names: list[str], aliases: list[str], fixed: dict[str, str], mac: str, body: Body, host: Body
-) -> None:
-    """--network in its long form or given twice, and what goes with the first: --ip, --network-alias."""
-    endpoints: dict[str, Body] = {}
-    for item in names or ["default"]:
-        name, endpoint = _network(item)
-        if name in endpoints:
-            raise UsageError(f"network {name!r} is specified multiple times")
-        endpoints[name] = endpoint
-    first = next(iter(endpoints))
-    if aliases:
-        endpoints[first]["Aliases"] = endpoints[first].get("Aliases", []) + aliases
-    if fixed:
-        endpoints[first]["IPAMConfig"] = {**endpoints[first].get("IPAMConfig", {}), **fixed}
-    if mac:
-        endpoints[first]["MacAddress"] = mac
-    if names:
-        host["NetworkMode"] = first
-    body["NetworkingConfig"] = {"EndpointsConfig": endpoints}
-
-
-def _network(item: str) -> tuple[str, Body]:
-    if "=" not in item:
-        return item, {}
-    name = ""
-    out: Body = {}
-    for field in fields(item):
-        key, _, value = field.partition("=")
-        key = key.strip().lower()
-        if key == "name":
-            name = value
-        elif key == "alias":
-            out.setdefault("Aliases", []).append(value)
-        elif key in ("ip", "ip6"):
-            out.setdefault("IPAMConfig", {})["IPv4Address" if key == "ip" else "IPv6Address"] = value
-        elif key == "mac-address":
-            out["MacAddress"] = value
-        elif key == "driver-opt":
-            out.setdefault("DriverOpts", {}).update(pairs("network", [value]))
-        elif key == "gw-priority":
-            out["GwPriority"] = int(value) if value.lstrip("-").isdigit() else 0
-        else:
-            raise wrong("network", item, f"invalid field {key!r}")
-    if not name:
-        raise wrong("network", item, "it needs name=NETWORK")
-    return name, out
