@@ -26,8 +26,9 @@ def dump(value: Any) -> str:
 
 def load(cls: type[T], text: str) -> T:
     """The value of `cls` that `dump` wrote; Internal when the text is not one."""
+    kind: Any = cls
     try:
-        return typing.cast(T, _decoder(cls)(json.loads(text)))
+        return typing.cast(T, _decoder(kind)(json.loads(text)))
     except (ValueError, TypeError, KeyError, AttributeError) as e:
         raise Internal(f"a stored {cls.__name__} cannot be read", why=str(e)) from e
 

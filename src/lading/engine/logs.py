@@ -15,7 +15,7 @@ from lading.base import clock
 from lading.engine.model import LogRecord
 
 _BLOCK = 65536
-_LINE = 65536  # longest record taken: 16 KiB of content and its head, with room to spare
+_LINE = 1 << 20  # longest record taken: one read of the monitor and its head, with room to spare
 _POLL = 0.05
 
 
@@ -164,7 +164,12 @@ class _Files:
                 self._rest, self._skipping = b"", False
                 continue
             if not self._rotated():
-                return b""
+                file = self._open[0]
+                if file.tell() <= os.fstat(file.fileno()).st_size:
+                    return b""
+                file.seek(0)  # emptied in place: the log keeps one file only
+                self._rest, self._skipping = b"", False
+                continue
             # Written between our read and the rotation?
             block = self._open[0].read(_BLOCK)
             if block:
@@ -172,7 +177,7 @@ class _Files:
             self._follow_rotation()
         if not self._open:
             try:
-                self._open.append(open(self._path, "rb", buffering=0))
+                self._open.append(open(self._path, "rb", buffering=0))  # noqa: SIM115
             except FileNotFoundError:
                 return b""
             return self._open[0].read(_BLOCK) or b""
@@ -188,7 +193,7 @@ class _Files:
         newer: list[BinaryIO] = []
         for name in reversed(paths(self._path)):
             try:
-                file = open(name, "rb", buffering=0)  # noqa: SIM115: kept open beyond this function
+                file = open(name, "rb", buffering=0)  # noqa: SIM115
             except FileNotFoundError:
                 continue
             if _identity(file.fileno()) == current:

@@ -7,6 +7,7 @@ that nothing runs when nothing runs.
 from __future__ import annotations
 
 import ipaddress
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -68,9 +69,16 @@ class Networks:
     """Create, list, inspect, remove, connect, disconnect, prune; and join and leave for the start path."""
 
     def __init__(
-        self, db: Database, roster: Roster, events: Events, open_room: Callable[[], room.Networks]
+        self,
+        db: Database,
+        roster: Roster,
+        events: Events,
+        open_room: Callable[[], room.Networks],
+        pid_of: Callable[[str], int],
     ) -> None:
+        """`open_room` opens the kernel's side at first use; `pid_of` gives a container's init pid, 0 when down."""
         self._db, self._roster, self._events, self._open = db, roster, events, open_room
+        self._pid_of = pid_of
         self._lock = threading.RLock()
         self._up: set[str] = set()  # networks whose bridge is known to exist
         self._taken: dict[str, dict[str, str]] = {}  # network id -> address -> container id
@@ -160,7 +168,7 @@ class Networks:
                     )
             subnet = str(wanted)
         else:
-            subnet = addresses.pick_subnet(used)
+            subnet = addresses.pick_subnet([*used, *self._open().subnets_in_use()])
         first = str(next(ipaddress.ip_network(subnet).hosts()))
         if gateway and ipaddress.ip_address(gateway) not in ipaddress.ip_network(subnet):
             raise Invalid(f"gateway {gateway} is not in subnet {subnet}")
@@ -229,7 +237,7 @@ class Networks:
             if state.network_id == network.id
         }
 
-    def _containers(self, network: Network) -> list[str]:
+    def _containers(self, network: Network) -> Names:
         """Names of containers that are on it, or will be when they start."""
         return [
             entry.record.name
@@ -265,12 +273,91 @@ class Networks:
                 self._open().remove_bridge(network.bridge)
         self._events.say("network", "destroy", network.id, {"name": network.name, "type": network.driver})
 
+    def connect(self, ref: str, container: str, endpoint: Endpoint | None = None) -> None:
+        """Put a container on one more network, at once when it runs."""
+        network, entry = self.inspect(ref), self._roster.find(container)
+        endpoint = endpoint or Endpoint()
+        with entry.lock:
+            mode = entry.record.host.network_mode
+            if network.driver != "bridge" or mode in ("host",) or mode.startswith("container:"):
+                raise Denied(
+                    f"container {entry.record.name} cannot be connected to network {network.name}",
+                    why="Host, none and container networks stand alone.",
+                )
+            joined = wanted_networks(entry.record.host, entry.record.networks)
+            if any(self._same(network, name) for name in joined):
+                raise Denied(
+                    f"endpoint with name {entry.record.name} already exists in network {network.name}"
+                )
+            networks = {**(entry.record.networks or joined), network.name: endpoint}
+            pid = self._pid_of(entry.id) if entry.running else 0
+            if pid:
+                self._join_running(entry, pid, network, endpoint)
+            host = entry.record.host
+            if mode == "none":
+                host = replace(host, network_mode=network.name)
+            self._roster.amend(entry, replace(entry.record, networks=networks, host=host))
+        self._say(network, "connect", entry.id)
+
+    def _join_running(self, entry: Entry, pid: int, network: Network, endpoint: Endpoint) -> None:
+        sandbox = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            history = entry.history
+            more = self.join(
+                entry.id, sandbox, {network.name: endpoint}, (entry.id[:12],), first=len(history.endpoints)
+            )
+        finally:
+            os.close(sandbox)
+        self._roster.note(
+            entry,
+            replace(
+                history,
+                endpoints=(*history.endpoints, *more.endpoints),
+                host_names=(*history.host_names, *more.host_names),
+            ),
+        )
+
+    def disconnect(self, ref: str, container: str, force: bool = False) -> None:
+        """Take a container off a network."""
+        network, entry = self.inspect(ref), self._roster.find(container)
+        with entry.lock:
+            joined = wanted_networks(entry.record.host, entry.record.networks)
+            left = {name: value for name, value in joined.items() if not self._same(network, name)}
+            if len(left) == len(joined):
+                if force:
+                    return
+                raise Denied(f"container {entry.record.name} is not connected to network {network.name}")
+            history = entry.history
+            places = [i for i, state in enumerate(history.endpoints) if state.network_id == network.id]
+            if entry.running and places:
+                gone = Joined(
+                    tuple(history.endpoints[i] for i in places), tuple(history.host_names[i] for i in places)
+                )
+                self.leave(entry.id, gone)
+                kept = [i for i in range(len(history.endpoints)) if i not in places]
+                self._roster.note(
+                    entry,
+                    replace(
+                        history,
+                        endpoints=tuple(history.endpoints[i] for i in kept),
+                        host_names=tuple(history.host_names[i] for i in kept),
+                    ),
+                )
+            mode = next(iter(left), "none")
+            host = replace(entry.record.host, network_mode=mode)
+            self._roster.amend(entry, replace(entry.record, networks=left, host=host))
+        self._say(network, "disconnect", entry.id)
+
+    def _say(self, network: Network, action: str, container_id: str) -> None:
+        attributes = {"name": network.name, "type": network.driver, "container": container_id}
+        self._events.say("network", action, network.id, attributes)
+
     def prune(self, filters: Filters | None = None) -> tuple[Names, int]:
         """Remove every network of the user's that no container names."""
         wanted = filters or {}
         filtering.known(wanted, ("label", "label!", "until"))
         until = filtering.moment(wanted["until"][0]) if wanted.get("until") else 0
-        removed = []
+        removed: Names = []
         for network in self.list({"type": ("custom",), "label": wanted.get("label", ())}):
             if self._containers(network) or (until and network.created_ns > until):
                 continue
@@ -283,16 +370,23 @@ class Networks:
     # The start path
 
     def join(
-        self, container_id: str, sandbox: int, asked: Mapping[str, Endpoint], aliases: Iterable[str] = ()
+        self,
+        container_id: str,
+        sandbox: int,
+        asked: Mapping[str, Endpoint],
+        aliases: Iterable[str] = (),
+        first: int = 0,
     ) -> Joined:
-        """Give the sandbox an interface on every network in `asked`; on failure it is on none."""
+        """Give the sandbox an interface on every network in `asked`, from eth<first> on; on failure on none."""
+        if not asked:
+            return Joined()
         from lading.network import Interface
 
         endpoints: list[EndpointState] = []
         host_names: list[str] = []
         kernel = self._open()
         try:
-            for index, (name, endpoint) in enumerate(asked.items()):
+            for index, (name, endpoint) in enumerate(asked.items(), first):
                 network = self.ensure(self.inspect(name))
                 state = self._allocate(network, container_id, endpoint, tuple(aliases))
                 endpoints.append(state)
@@ -434,15 +528,14 @@ class Networks:
                         self._up.add(network.id)
         self._open().rebuild(tuple(bridges), forwards)
 
-    def idle(self, *, keep: Iterable[str] = ()) -> None:
-        """Remove bridges nobody is on; called when the engine closes."""
-        kept = frozenset(keep)
+    def close(self) -> None:
+        """Remove bridges nobody is on, also those that a killed daemon left, and let go of the kernel."""
         with self._lock:
-            for network_id in [i for i in self._up if i not in kept]:
-                network = self._networks.get(network_id)
-                if network is not None and not self._taken.get(network_id):
+            for network in self._networks.values():
+                there = network.driver == "bridge" and os.path.exists(f"/sys/class/net/{network.bridge}")
+                if there and not self._taken.get(network.id):
                     self._open().remove_bridge(network.bridge)
-                    self._up.discard(network_id)
+                    self._up.discard(network.id)
 
 
 def wanted_networks(host: HostConfig, networks: Mapping[str, Endpoint]) -> dict[str, Endpoint]:

@@ -19,6 +19,8 @@ from lading.engine.record import History, Record
 
 if TYPE_CHECKING:
     from lading.engine.health import Probe
+    from lading.engine.timers import Timer
+    from lading.runtime.model import Attachment
     from lading.store.database import Database
 
 DDL = """
@@ -51,7 +53,8 @@ class Entry:
     gone: list[Future[Finished]] = field(default_factory=list)
     running: bool = False  # a run is in progress and its end has not been handled yet
     stopping: bool = False  # the user asked for the end: no restart
-    restarting: object | None = None  # the timer of the next restart
+    restarting: Timer | None = None  # of the next restart
+    pending: list[Attachment] = field(default_factory=list)  # attached before the start; descriptors are ours
     backoff: float = 0.0
     removing: bool = False
     ready: bool = True  # False while create is not complete: only its name is taken

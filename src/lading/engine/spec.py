@@ -39,8 +39,8 @@ as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttim
 """
 _RLIMITS = frozenset(_RLIMIT_NAMES.split())
 _INFINITY = (1 << 64) - 1
-# A soft limit that select(2) users survive and a hard one that servers can raise to, whatever the daemon inherited.
-_NOFILE = {"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 524288}
+NOFILE = (1024, 524288)
+"""A soft limit that select(2) users survive, a hard one that servers can raise to, whatever the daemon inherited."""
 
 _NAMESPACES = ("pid", "network", "ipc", "uts", "mount", "cgroup", "user")
 
@@ -73,6 +73,7 @@ class Plan:
     apparmor: str = ""
     seccomp: Mapping[str, Any] | None = None
     ulimits: tuple[Ulimit, ...] = ()
+    nofile: tuple[int, int] = NOFILE
     oom_score_adj: int = 0
     read_only: bool = False
     privileged: bool = False
@@ -130,7 +131,7 @@ def process(plan: Plan) -> dict[str, Any]:
             "permitted": list(plan.caps),
         },
         "noNewPrivileges": plan.no_new_privileges,
-        "rlimits": rlimits(plan.ulimits),
+        "rlimits": rlimits(plan.ulimits, plan.nofile),
     }
     if plan.oom_score_adj:
         out["oomScoreAdj"] = plan.oom_score_adj
@@ -245,9 +246,9 @@ def _tmpfs(mount: Mount) -> dict[str, Any]:
     return _mount(mount.target, "tmpfs", "tmpfs", *options)
 
 
-def rlimits(ulimits: Iterable[Ulimit]) -> list[dict[str, Any]]:
-    """`--ulimit` values in OCI words; -1 is unlimited."""
-    found = {"RLIMIT_NOFILE": _NOFILE}
+def rlimits(ulimits: Iterable[Ulimit], nofile: tuple[int, int] = NOFILE) -> list[dict[str, Any]]:
+    """`--ulimit` values in OCI words, and `nofile` where they do not say it; -1 is unlimited."""
+    found = {"RLIMIT_NOFILE": {"type": "RLIMIT_NOFILE", "soft": nofile[0], "hard": nofile[1]}}
     for limit in ulimits:
         if limit.name not in _RLIMITS:
             raise Invalid(

@@ -9,7 +9,6 @@ points in the tree, and whoever must not keep them (the builder) takes them away
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
 from lading.engine.trust_host import GUEST_BUNDLE
 from lading.store.snapshots import Rootfs
@@ -36,4 +35,4 @@ def below(rootfs: Rootfs, directory: str) -> Rootfs:
     """`rootfs` with the stub layer as its lowest; a bind root is returned as it is."""
     if rootfs.type != "overlay":
         return rootfs
-    return replace(rootfs, lower=(*rootfs.lower, directory))
+    return rootfs._replace(lower=(*rootfs.lower, directory))

@@ -65,18 +65,19 @@ class HostTrust:
     index: bool = False
     unusual: bool = False  # the host itself needs it: a bundle of its own or a proxy
 
+    def summary(self) -> str:
+        """What was found, in a few words; "" when nothing was."""
+        parts = [f"the CA bundle {self.bundle}"] if self.bundle else []
+        parts += [f"the proxies of {', '.join(self.proxies)}"] if self.proxies else []
+        parts += ["pip's index settings"] if self.index else []
+        return " and ".join(parts)
+
     def describe(self) -> str:
-        """One line for the build's output."""
-        parts = []
-        if self.bundle:
-            parts.append(f"CA bundle {self.bundle}")
-        if self.proxies:
-            parts.append(f"{', '.join(self.proxies)}")
-        if self.index:
-            parts.append("pip's index settings")
-        if not parts:
-            return "host trust: on, but this host has no CA bundle, proxy or index setting of its own"
-        return f"host trust: steps see the host's {' and '.join(parts)}; nothing of it is kept in the image"
+        """One line for people."""
+        found = self.summary()
+        if not found:
+            return "host trust: this host has no CA bundle, proxy or package index of its own"
+        return f"host trust: processes see {found} of the host; nothing of it is kept in the image"
 
 
 def find(environ: Mapping[str, str]) -> HostTrust:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from lading.base.errors import Invalid
 from lading.linux import files
+from lading.store.snapshots import Rootfs
 
 _MAX_FILE = 1 << 20
 _MAX_ID = (1 << 31) - 1  # what runc and the kernel's tools take; uid_t's last value means "no change"
@@ -134,3 +135,52 @@ def _id(text: str) -> int | None:
     if not (text.isascii() and text.isdigit()) or len(text) > 10 or int(text) > _MAX_ID:
         return None
     return int(text)
+
+
+def read_layers(rootfs: Rootfs, path: str) -> str:
+    """Like `read_database`, from a root file system that is not mounted: its layers are searched from the top.
+
+    Saves a mount on every start. A whiteout or an opaque directory on the way ends the search, as in overlayfs.
+    """
+    if rootfs.type != "overlay":
+        return _read_below(rootfs.source, path)[0]
+    layers = [layer for layer in (rootfs.upper, *rootfs.lower) if layer]
+    for layer in layers:
+        text, final = _read_below(os.path.join(rootfs.base, layer), path)
+        if final:
+            return text
+    return ""
+
+
+def _read_below(layer: str, path: str) -> tuple[str, bool]:
+    """(text, whether lower layers are hidden here)."""
+    folder, name = os.path.split(path)
+    try:
+        root = os.open(layer, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return "", False
+    try:
+        parent = files.openat2(root, folder or ".", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            try:
+                info = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            except FileNotFoundError:
+                return "", _opaque(parent)
+            if stat.S_ISCHR(info.st_mode) and info.st_rdev == 0:
+                return "", True
+            return read_database(root, path), True
+        finally:
+            os.close(parent)
+    except NotADirectoryError:
+        return "", True
+    except OSError:
+        return "", False
+    finally:
+        os.close(root)
+
+
+def _opaque(directory: int) -> bool:
+    try:
+        return os.getxattr(directory, "trusted.overlay.opaque") == b"y"
+    except OSError:
+        return False

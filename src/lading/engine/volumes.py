@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 from lading.base import clock
 from lading.base.errors import Conflict, Invalid, NotFound, Unavailable, Unsupported
 from lading.base.ids import new_id
-from lading.engine import binds, codec, copyup
+from lading.engine import binds, codec
 from lading.engine import filters as filtering
 from lading.engine.events import Events
 from lading.engine.filters import Filters
-from lading.linux import files
+from lading.linux import files, trees
 
 if TYPE_CHECKING:
     from lading.engine.roster import Roster
@@ -180,14 +180,14 @@ class Volumes:
                 volume.mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
             )
             try:
-                if not copyup.is_empty(destination):
+                if not _is_empty(destination):
                     return
                 try:
                     source = files.openat2(root, target, os.O_RDONLY | os.O_DIRECTORY)
                 except OSError:
                     return  # the image has no such directory: the volume starts empty
                 try:
-                    copyup.copy_tree(source, destination)
+                    trees.copy(source, destination, chown=os.geteuid() == 0)
                 except OSError as e:
                     raise Unavailable(
                         f'the volume "{name}" cannot be filled from the image', why=e.strerror or str(e)
@@ -199,8 +199,7 @@ class Volumes:
 
     def is_empty(self, name: str) -> bool:
         """Whether the volume holds no file."""
-        with os.scandir(self.inspect(name).mountpoint) as entries:
-            return next(entries, None) is None
+        return _is_empty(self.inspect(name).mountpoint)
 
     def sweep(self) -> None:
         """Delete directories without a row, left by a kill between row and directory."""
@@ -212,6 +211,11 @@ class Volumes:
             for name in names:
                 if name not in self._volumes:
                     delete_tree(f"{self._root}/{name}")
+
+
+def _is_empty(directory: int | str) -> bool:
+    with os.scandir(directory) as entries:
+        return next(entries, None) is None
 
 
 def usage(path: str) -> int:

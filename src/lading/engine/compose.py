@@ -1,0 +1,212 @@
+"""From a container's record to what the runtime launches: looks up what spec.py must not. Owns those look-ups.
+
+Namespaces of other containers, real bind sources, users in the image, volumes' directories, seccomp profiles.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import resource
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lading.base.errors import Conflict, Invalid
+from lading.engine import caps, devices, resources, security, spec, users
+from lading.engine.model import HostConfig, Mount
+from lading.engine.record import Record
+from lading.engine.trust_host import HostTrust
+from lading.engine.users import User
+from lading.engine.volumes import Volumes
+from lading.store.snapshots import Rootfs
+
+PidOf = Callable[[str], int]
+"""The init pid of the running container a mode names; raises when it does not run."""
+
+_CAP_SYS_RESOURCE = 24
+_SUBORDINATE = (
+    100_000,
+    65_536,
+)  # where distributions start their subordinate ids (login.defs(5), SUB_UID_MIN)
+
+
+def namespaces(host: HostConfig, pid_of: PidOf) -> dict[str, str]:
+    """kind -> "" for one of its own, a /proc path to join another's; what is missing is the host's."""
+    found = {"mount": ""}
+    for kind, mode in (("pid", host.pid_mode), ("ipc", host.ipc_mode), ("uts", host.uts_mode)):
+        if mode.startswith("container:"):
+            found[kind] = f"/proc/{pid_of(mode[10:])}/ns/{kind}"
+        elif mode != "host":
+            found[kind] = ""
+    if host.network_mode != "host":
+        found["network"] = ""
+    if host.cgroupns_mode != "host" and not (host.privileged and not host.cgroupns_mode):
+        found["cgroup"] = ""
+    if host.userns_mode == "private":
+        found["user"] = ""
+    return found
+
+
+def binds(mounts: tuple[Mount, ...], volumes: Volumes) -> tuple[Mount | spec.Bind, ...]:
+    """Mounts with their real sources. A missing bind source is made for -v and refused for --mount, as in Docker."""
+    found: list[Mount | spec.Bind] = []
+    for mount in mounts:
+        if mount.type == "tmpfs":
+            found.append(mount)
+            continue
+        volume = mount.type == "volume"
+        source = volumes.inspect(mount.source).mountpoint if volume else _bind_source(mount)
+        found.append(
+            spec.Bind(
+                source=source,
+                target=mount.target,
+                read_only=mount.read_only,
+                propagation=mount.propagation or "rprivate",
+                recursive=mount.type == "bind" and not mount.non_recursive,
+            )
+        )
+    return tuple(found)
+
+
+def _bind_source(mount: Mount) -> str:
+    if not os.path.exists(mount.source):
+        if not mount.create_source:
+            raise Invalid(
+                f'invalid mount config for type "bind": bind source path does not exist: {mount.source}',
+                hint="Make it on the host first, or use -v, which makes a directory.",
+            )
+        try:
+            os.makedirs(mount.source, exist_ok=True)
+        except OSError as e:
+            raise Invalid(
+                f"error while creating mount source path '{mount.source}'", why=e.strerror or ""
+            ) from e
+    return os.path.realpath(mount.source)
+
+
+def user(rootfs: Rootfs, name: str, group_add: tuple[str, ...] = ()) -> User:
+    """Who `name` is in this root file system."""
+    return users.resolve(
+        name, group_add, users.read_layers(rootfs, "etc/passwd"), users.read_layers(rootfs, "etc/group")
+    )
+
+
+@functools.lru_cache(maxsize=32)
+def seccomp(profile: str, granted: tuple[str, ...]) -> Mapping[str, Any] | None:
+    """linux.seccomp for these capabilities; None for unconfined. The same answer is reused, never changed."""
+    if profile == "unconfined":
+        return None
+    if profile:
+        return security.lower(profile, granted)
+    from lading.runtime.seccomp.profile import default_profile
+
+    return default_profile(granted, os.uname().machine)
+
+
+def plan(
+    record: Record,
+    rootfs: Rootfs,
+    *,
+    etc: tuple[spec.Bind, ...],
+    volumes: Volumes,
+    pid_of: PidOf,
+    trust: HostTrust | None,
+) -> spec.Plan:
+    """Everything spec.compose needs for one start."""
+    config, host = record.config, record.host
+    asked = security.parse(host.security_opt, host.privileged)
+    granted = caps.resolve(host.cap_add, host.cap_drop, host.privileged)
+    spaces = namespaces(host, pid_of)
+    hostname = config.hostname
+    if "uts" not in spaces:
+        hostname = os.uname().nodename
+    rules = devices.rules(host.devices, host.device_cgroup_rules, host.privileged)
+    own = {mount.target for mount in record.mounts}
+    files = trust.files if trust is not None else ()
+    shm = ""
+    if host.ipc_mode == "host":
+        shm = "/dev/shm"
+    elif host.ipc_mode.startswith("container:"):
+        shm = f"/proc/{pid_of(host.ipc_mode[10:])}/root/dev/shm"
+    return spec.Plan(
+        id=record.id,
+        args=record.command,
+        env=config.env,
+        user=user(rootfs, config.user, host.group_add),
+        cwd=config.working_dir or "/",
+        tty=config.tty,
+        hostname=hostname,
+        domainname=config.domainname,
+        caps=granted,
+        no_new_privileges=asked.no_new_privileges,
+        apparmor=asked.apparmor,
+        seccomp=seccomp(asked.seccomp, granted),
+        ulimits=host.ulimits,
+        nofile=nofile(),
+        oom_score_adj=host.oom_score_adj,
+        read_only=host.readonly_rootfs,
+        privileged=host.privileged,
+        system_paths=asked.system_paths,
+        masked=host.masked_paths if not host.privileged else (),
+        read_only_paths=host.readonly_paths if not host.privileged else (),
+        shm_size=host.shm_size,
+        shm_source=shm,
+        mounts=binds(record.mounts, volumes),
+        etc=(
+            *etc,
+            *(spec.Bind(source, target, True) for source, target in files if target not in own),
+        ),
+        trust_env=trust.environment if trust is not None else (),
+        namespaces=spaces,
+        sysctls=host.sysctls,
+        resources=resources.compose(host.resources, rules),
+        devices=tuple(devices.nodes(host.devices, host.privileged)),
+        id_mappings=subordinate_ids() if "user" in spaces else (),
+    )
+
+
+@functools.cache
+def nofile() -> tuple[int, int]:
+    """The default limit on descriptors, within what this process may grant (capabilities(7), CAP_SYS_RESOURCE)."""
+    soft, hard = spec.NOFILE
+    own = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if own == resource.RLIM_INFINITY or own >= hard:
+        return soft, hard
+    with open("/proc/self/status", encoding="ascii") as file:
+        masks = [line.split()[1] for line in file if line.startswith("CapEff:")]
+    if masks and int(masks[0], 16) >> _CAP_SYS_RESOURCE & 1:
+        return soft, hard
+    return min(soft, own), own
+
+
+@functools.cache
+def subordinate_ids() -> tuple[tuple[int, int, int], ...]:
+    """Host ids for --userns=private: root's range in subuid(5) and subgid(5) where both agree, else the usual one."""
+    ranges = []
+    for path in ("/etc/subuid", "/etc/subgid"):
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                lines = file.read(65536).splitlines()
+        except OSError:
+            lines = []
+        for line in lines:
+            name, _, rest = line.partition(":")
+            start, _, count = rest.partition(":")
+            if (
+                name in ("root", "0", "lading")
+                and start.isdigit()
+                and count.isdigit()
+                and int(count) >= 65_536
+            ):
+                ranges.append((int(start), 65_536))
+                break
+    first, size = ranges[0] if len(ranges) == 2 and ranges[0] == ranges[1] else _SUBORDINATE
+    return ((0, first, size),)
+
+
+def netns_of(pid: int) -> int:
+    """A descriptor of a process's network namespace."""
+    try:
+        return os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as e:
+        raise Conflict("the network namespace to join has gone", why=e.strerror or "") from e

@@ -1,0 +1,178 @@
+"""The engine: every noun with its verbs, as the API sees it. Owns reconciling with what lives, and closing.
+
+Built by assemble.py only. Closing leaves containers running: the daemon is disposable.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lading.base import clock
+from lading.base.errors import LadingError, Unsupported
+from lading.engine.containers import Containers
+from lading.engine.execs import Execs
+from lading.engine.executor import Executor
+from lading.engine.health import Probe, wants_probe
+from lading.engine.images import Change, Images
+from lading.engine.start import LOST_CODE
+from lading.engine.system import System
+from lading.engine.volumes import delete_tree
+from lading.runtime.model import Exit
+
+if TYPE_CHECKING:
+    from lading.engine.rooms import Rooms
+    from lading.engine.roster import Entry
+
+log = logging.getLogger(__name__)
+
+Bootstrap = Callable[[str, Callable[[str], None]], str]
+
+
+class Builder(Protocol):
+    """What the engine needs of the build room besides handing it on."""
+
+    def reconcile(self) -> list[str]: ...
+
+
+class Engine:
+    """One engine over one data root."""
+
+    def __init__(
+        self, rooms: Rooms, *, change: Change, executor: Executor, warnings: tuple[str, ...] = ()
+    ) -> None:
+        self._rooms = rooms
+        self.executor = executor
+        self.containers = Containers(rooms, change)
+        self.execs = Execs(rooms, self.containers)
+        self.images = Images(rooms, change)
+        self.volumes = rooms.volumes
+        self.networks = rooms.networks
+        self.events = rooms.events
+        self.system = System(rooms, warnings=warnings)
+        self.builder: Any = None  # the build room's Builder; assemble.py sets it, since it needs the executor
+        self.make_base: Bootstrap | None = None
+
+    @property
+    def scratch(self) -> str:
+        """A directory for files that live as long as one request."""
+        os.makedirs(self._rooms.paths.tmp, mode=0o700, exist_ok=True)
+        return self._rooms.paths.tmp
+
+    def bootstrap(self, name: str, progress: Callable[[dict[str, Any]], None]) -> str:
+        """Make a base image from the distribution's packages; returns its id."""
+        if self.make_base is None:
+            raise Unsupported("this engine cannot make base images")
+        image_id = self.make_base(name, lambda text: progress({"stream": f"{text}\n"}))
+        self.events.say("image", "import", image_id, {"name": name})
+        return image_id
+
+    # -- what was there before -------------------------------------------------------------------------------
+
+    def reconcile(self) -> None:
+        """Find everything again: running containers, ends nobody noted, and what a kill left half done."""
+        rooms = self._rooms
+        entries = {entry.id: entry for entry in rooms.roster.load()}
+        for path in (rooms.paths.tmp, f"{rooms.paths.run}/build"):
+            shutil.rmtree(path, ignore_errors=True)
+        rooms.snapshotter.recover()
+        known = set(rooms.runtime.known())
+        live = [entry for entry in entries.values() if entry.id in known and self._adopt(entry)]
+        self._sweep(entries, known)
+        rooms.networks.recover(live)
+        for entry in entries.values():
+            if not entry.running:
+                self._settle(entry, entry.id in known)
+        for entry in live:
+            self.containers.starter.follow(entry)
+            if wants_probe(entry.record.config.healthcheck):
+                entry.probe = Probe(rooms, entry)
+                entry.probe.begin()
+        if self.builder is not None:
+            self.builder.reconcile()
+
+    def _adopt(self, entry: Entry) -> bool:
+        """Whether its run goes on; then it is ours again."""
+        if self._rooms.runtime.live(entry.id) is None:
+            return False
+        entry.running = True
+        return True
+
+    def _settle(self, entry: Entry, known: bool) -> None:
+        """A container that does not run: note an end that was missed, start it again where its policy says so."""
+        rooms, history = self._rooms, entry.history
+        ended = rooms.runtime.exit(entry.id) if known else None
+        missed = history.started_ns and history.finished_ns < history.started_ns
+        if missed or ended is not None:
+            entry.running = True  # so that the end is handled as any other
+            how = ended or Exit(LOST_CODE, finished_ns=clock.now_ns(), lost=True)
+            self.containers.starter.ended(entry, history.started_ns, how)
+            return
+        policy = entry.record.host.restart.name
+        if history.wanted and policy in ("always", "unless-stopped"):
+            rooms.pool.submit(self._start_again, entry)
+        elif history.wanted:
+            rooms.roster.note(entry, replace(history, wanted=False))
+
+    def _start_again(self, entry: Entry) -> None:
+        try:
+            self.containers.start(entry.id)
+        except LadingError as e:
+            log.warning("starting %s again: %s", entry.id[:12], e)
+
+    def _sweep(self, entries: Mapping[str, Entry], known: set[str]) -> None:
+        """What belongs to no container: half-created ones, execs of earlier runs, files of removed ones."""
+        rooms = self._rooms
+        for name in known.difference(entries):
+            rooms.runtime.kill_all(name) if _is_id(name) else None
+            rooms.runtime.delete(name)
+        for key in rooms.snapshotter.keys():
+            if _is_id(key) and key not in entries and rooms.snapshotter.info(key).kind != "committed":
+                rooms.snapshotter.remove(key)
+        try:
+            folders = os.listdir(rooms.paths.containers)
+        except FileNotFoundError:
+            folders = []
+        for name in folders:
+            if name not in entries:
+                delete_tree(rooms.paths.container_dir(name))
+        rooms.volumes.sweep()
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    def idle(self) -> bool:
+        """Whether nothing here needs a daemon: no restart policy or health check of a running container."""
+        for entry in self._rooms.roster.all():
+            if entry.restarting is not None:
+                return False
+            if entry.running and (
+                entry.record.host.restart.name not in ("", "no")
+                or entry.record.host.auto_remove
+                or entry.probe is not None
+            ):
+                return False
+        return True
+
+    def warm(self) -> None:
+        """Start what the first container would wait for."""
+        self._rooms.runtime.warm()
+
+    def close(self) -> None:
+        """Plan nothing more and let go of the steps' sandboxes; assemble.py closes the rooms. Containers go on."""
+        rooms = self._rooms
+        for entry in rooms.roster.all():
+            if entry.restarting is not None:
+                entry.restarting.cancel()
+            if entry.probe is not None:
+                entry.probe.end()
+        rooms.timers.close()
+        self.executor.close()
+        rooms.events.close()
+
+
+def _is_id(key: str) -> bool:
+    return len(key) == 64 and all(char in "0123456789abcdef" for char in key)

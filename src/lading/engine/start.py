@@ -1,0 +1,327 @@
+"""The start path and its mirror: everything between "this container should run" and "its run is over".
+
+Owns the order of acts, and undoing them in reverse when one fails: sandbox, addresses, ports, /etc files,
+volumes, spec, process, rules, row. Verbs and their checks are in containers.py; restart.py decides on restarts.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from lading.base import clock
+from lading.base.errors import Conflict, Invalid, LadingError
+from lading.engine import binds, compose, etcfiles, restart, spec, stubs
+from lading.engine.health import Probe, wants_probe
+from lading.engine.networks import Joined, wanted_networks
+from lading.engine.publish import Reserved, wanted
+from lading.engine.record import History, Record
+from lading.engine.roster import Entry, Finished
+from lading.runtime.model import Attachment, Exit, Launch
+
+if TYPE_CHECKING:
+    from lading.engine.rooms import Rooms
+
+log = logging.getLogger(__name__)
+
+_LOG_SIZE, _LOG_FILES = 10 << 20, 3
+LOST_CODE = 255
+"""The exit code of a run whose end nobody saw, because the host went down (Docker's choice too)."""
+
+
+class Starter:
+    """Starts runs, and ends them when the runtime says they are over."""
+
+    def __init__(self, rooms: Rooms, remove: Callable[[Entry], None]) -> None:
+        self._rooms = rooms
+        self._remove = remove  # for --rm: containers.py knows how
+
+    # -- start -----------------------------------------------------------------------------------------------
+
+    def start(self, entry: Entry, *, restarts: int = 0) -> None:
+        """Make the container run. The caller holds `entry.lock` and has checked that it does not run yet."""
+        rooms, record = self._rooms, entry.record
+        with ExitStack() as always, ExitStack() as undo:
+            try:
+                netns = self._sandbox(record)
+                if netns >= 0:
+                    always.callback(os.close, netns)
+                joined = rooms.networks.join(
+                    record.id, netns, wanted_networks(record.host, record.networks), (record.id[:12],)
+                )
+                undo.callback(rooms.networks.leave, record.id, joined)
+                reserved = always.enter_context(self._reserve(record, joined))
+                launch = self._launch(record, joined, netns, reserved)
+                attachments = self._pending(entry, always)
+                rooms.runtime.create(replace(launch, attachments=attachments))
+                undo.callback(rooms.runtime.delete, record.id)
+                if reserved.bindings:
+                    forwards = rooms.networks.forwards(reserved.bindings, joined.endpoints[0])
+                    rooms.kernel_networks().publish(record.id, forwards)
+                    undo.callback(rooms.kernel_networks().unpublish, record.id)
+                now = clock.now_ns()
+                history = History(
+                    started_ns=now,
+                    restarts=restarts,
+                    wanted=True,
+                    endpoints=joined.endpoints,
+                    host_names=joined.host_names,
+                    ports=reserved.bindings,
+                )
+                rooms.roster.note(entry, history)
+                entry.running, entry.stopping = True, False
+                self.follow(entry)
+                rooms.runtime.start(record.id)
+                undo.pop_all()
+            except BaseException as e:
+                self._failed(entry, e)
+                raise
+        self._share_names(entry)
+        if wants_probe(record.config.healthcheck):
+            entry.probe = Probe(rooms, entry)
+            entry.probe.begin()
+        self.say(entry, "start")
+
+    def follow(self, entry: Entry) -> None:
+        """Hear of the end of the run that `entry.history` describes."""
+        run = entry.history.started_ns
+        self._rooms.runtime.watch(
+            entry.id, lambda ended: void(self._rooms.pool.submit(self._ended, entry, run, ended))
+        )
+
+    def _sandbox(self, record: Record) -> int:
+        """A descriptor of the network namespace to join; -1 where the runtime makes an empty one, or none."""
+        mode = record.host.network_mode
+        if mode.startswith("container:"):
+            return compose.netns_of(self.pid_of(mode[10:]))
+        if mode in ("none", "host"):
+            return -1
+        return self._rooms.kernel_networks().sandbox()
+
+    def pid_of(self, ref: str) -> int:
+        """The init pid of a running container that another one joins."""
+        entry = self._rooms.roster.find(ref)
+        live = self._rooms.runtime.live(entry.id)
+        if live is None:
+            raise Conflict(f"cannot join container {ref}: it is not running", hint="Start it first.")
+        return live.pid
+
+    def _reserve(self, record: Record, joined: Joined) -> Reserved:
+        if not joined.endpoints:
+            return Reserved()  # no network of its own: nothing to publish, as with Docker
+        asked = wanted(record.host.port_bindings, record.config.exposed_ports, record.host.publish_all_ports)
+        if not asked:
+            return Reserved()
+        return self._rooms.publisher.reserve(asked, self._rooms.kernel_networks().reserve)
+
+    def _launch(self, record: Record, joined: Joined, netns: int, reserved: Reserved) -> Launch:
+        rooms = self._rooms
+        directory = rooms.paths.container_dir(record.id)
+        os.makedirs(directory, mode=0o711, exist_ok=True)
+        rootfs = stubs.below(rooms.snapshotter.rootfs(record.id), rooms.stub_layer)
+        plan = compose.plan(
+            record,
+            rootfs,
+            etc=self._etc(record, joined, directory),
+            volumes=rooms.volumes,
+            pid_of=self.pid_of,
+            trust=rooms.trust if record.host.host_trust else None,
+        )
+        logged = record.host.log_driver != "none"
+        size, files = log_limits(record)
+        return Launch(
+            id=record.id,
+            spec=spec.compose(plan),
+            rootfs=rootfs,
+            log_path=log_path(directory) if logged else "",
+            log_max_size=size,
+            log_max_files=files,
+            open_stdin=record.config.open_stdin,
+            stdin_once=record.config.stdin_once,
+            netns_fd=netns,
+            keep_fds=reserved.descriptors,
+            reaper=record.host.init,
+        )
+
+    def _etc(self, record: Record, joined: Joined, directory: str) -> tuple[spec.Bind, ...]:
+        host = record.host
+        if host.network_mode.startswith("container:"):
+            other = self._rooms.roster.find(host.network_mode[10:]).id
+            folder = self._rooms.paths.container_dir(other)
+            names = ("hosts", "hostname", "resolv.conf")
+            return tuple(spec.Bind(f"{folder}/{name}", f"/etc/{name}") for name in names)
+        on_host = host.network_mode == "host"
+        resolver = etcfiles.resolv_conf(host.dns, host.dns_search, host.dns_options, host_network=on_host)
+        hostname = os.uname().nodename if host.uts_mode == "host" else record.config.hostname
+        files = (
+            ("hosts", self._hosts(record, joined)),
+            ("hostname", hostname + "\n"),
+            ("resolv.conf", resolver),
+        )
+        return etcfiles.write(directory, files)
+
+    def _hosts(self, record: Record, joined: Joined) -> str:
+        named = {state.network_id for state in joined.endpoints if state.network_name != "bridge"}
+        peers: list[tuple[str, list[str]]] = []
+        if named:
+            for other in self._rooms.roster.all():
+                if other.id != record.id and other.running:
+                    peers.extend(
+                        (state.ipv4, names_of(other.record, state.aliases))
+                        for state in other.history.endpoints
+                        if state.network_id in named
+                    )
+        gateway = joined.endpoints[0].gateway if joined.endpoints else ""
+        return etcfiles.hosts(
+            record.config.hostname,
+            record.config.domainname,
+            joined.endpoints,
+            record.host.extra_hosts,
+            peers,
+            host_gateway=gateway or ("127.0.0.1" if record.host.network_mode == "host" else ""),
+        )
+
+    def _share_names(self, entry: Entry) -> None:
+        """Tell the containers on the same named networks who is there now, through their hosts files."""
+        named = {state.network_id for state in entry.history.endpoints if state.network_name != "bridge"}
+        if not named:
+            return
+        for other in self._rooms.roster.all():
+            theirs = {state.network_id for state in other.history.endpoints}
+            if other.running and other.id != entry.id and theirs & named:
+                joined = Joined(other.history.endpoints, other.history.host_names)
+                try:
+                    directory = self._rooms.paths.container_dir(other.id)
+                    etcfiles.write(directory, [("hosts", self._hosts(other.record, joined))])
+                except OSError as e:
+                    log.warning("hosts file of %s: %s", other.id[:12], e)
+
+    @staticmethod
+    def _pending(entry: Entry, always: ExitStack) -> tuple[Attachment, ...]:
+        """Connections that were attached before the start."""
+        attachments, entry.pending = tuple(entry.pending), []
+        for attachment in attachments:
+            always.callback(os.close, attachment.fd)
+        return attachments
+
+    def _failed(self, entry: Entry, error: BaseException) -> None:
+        """A start that did not come to be is remembered with its reason; the container is as it was before."""
+        entry.running = False
+        code = error.exit_code if isinstance(error, LadingError) else 125
+        now = clock.now_ns()
+        try:
+            self._rooms.roster.note(
+                entry, replace(entry.history, exit_code=code, error=str(error), finished_ns=now, wanted=False,
+                               endpoints=(), host_names=(), ports=(), started_ns=0)
+            )  # fmt: skip
+        except LadingError as e:
+            log.warning("noting the failed start of %s: %s", entry.id[:12], e)
+
+    # -- the end of a run ------------------------------------------------------------------------------------
+
+    def _ended(self, entry: Entry, run: int, ended: Exit) -> None:
+        try:
+            self.ended(entry, run, ended)
+        except Exception:
+            log.exception("handling the end of %s", entry.id[:12])
+
+    def ended(self, entry: Entry, run: int, ended: Exit) -> None:
+        """Free what the run held, note how it went, answer the waiters, restart or remove."""
+        rooms = self._rooms
+        with entry.lock:
+            if not entry.running or entry.history.started_ns != run:
+                return  # handled already, or a start that failed
+            if entry.probe is not None:
+                entry.probe.end()
+            self.release(entry)
+            history = entry.history
+            policy = entry.record.host.restart
+            code = LOST_CODE if ended.lost else ended.code
+            again = not entry.stopping and restart.again(policy, code, history.restarts, history.wanted)
+            finished = ended.finished_ns or clock.now_ns()
+            entry.running = False
+            gone = entry.record.host.auto_remove and not entry.removing
+            noted = replace(
+                history,
+                finished_ns=finished,
+                exit_code=code,
+                oom_killed=ended.oom,
+                error="the host or the container's monitor went down" if ended.lost else "",
+                endpoints=(),
+                host_names=(),
+                ports=(),
+            )
+            if gone:
+                entry.history = noted  # its row goes in a moment
+            else:
+                rooms.roster.note(entry, noted)
+            rooms.runtime.delete(entry.id)
+            if ended.oom:
+                self.say(entry, "oom")
+            self.say(entry, "die", exitCode=str(code))
+            waiters, entry.next_exit = entry.next_exit, []
+            answer = Finished(code, noted.error)
+            if again:
+                entry.backoff = restart.delay(entry.backoff, finished - run)
+                entry.restarting = rooms.timers.after(entry.backoff, lambda: self._restart(entry))
+            if gone:
+                self._remove(entry)
+        for future in waiters:
+            future.set_result(answer)
+
+    def release(self, entry: Entry) -> None:
+        """Give back ports, interfaces and addresses of a run."""
+        history = entry.history
+        if history.ports:
+            self._rooms.kernel_networks().unpublish(entry.id)
+        self._rooms.networks.leave(entry.id, Joined(history.endpoints, history.host_names))
+
+    def _restart(self, entry: Entry) -> None:
+        with entry.lock:
+            if entry.restarting is None or entry.running or entry.removing:
+                return  # stopped, started or removed meanwhile
+            entry.restarting = None
+            count = entry.history.restarts + 1
+            try:
+                self.start(entry, restarts=count)
+            except LadingError as e:
+                log.warning("restarting %s: %s", entry.id[:12], e)
+                entry.backoff = restart.delay(entry.backoff, 0)
+                if restart.again(entry.record.host.restart, 1, count, True) and not entry.stopping:
+                    history = replace(entry.history, restarts=count, wanted=True)
+                    self._rooms.roster.note(entry, history)
+                    entry.restarting = self._rooms.timers.after(entry.backoff, lambda: self._restart(entry))
+
+    def say(self, entry: Entry, action: str, **more: str) -> None:
+        """Publish an event of this container, with its labels, name and image."""
+        record = entry.record
+        attributes = {**record.config.labels, "image": record.image_ref, "name": record.name, **more}
+        self._rooms.events.say("container", action, entry.id, attributes)
+
+
+def names_of(record: Record, aliases: tuple[str, ...]) -> list[str]:
+    """What peers on a named network may call this container."""
+    return list(dict.fromkeys([record.name, *aliases, record.config.hostname]))
+
+
+def log_path(directory: str) -> str:
+    """Where a container's log lies."""
+    return f"{directory}/log"
+
+
+def log_limits(record: Record) -> tuple[int, int]:
+    """(bytes of one file, files) of --log-opt max-size and max-file; rotation is on by default."""
+    options = record.host.log_options
+    size_text, count_text = options.get("max-size", ""), options.get("max-file", "")
+    size = _LOG_SIZE if not size_text else (0 if size_text == "-1" else binds.size(size_text))
+    if count_text and not (count_text.isdigit() and 1 <= int(count_text) <= 1000):
+        raise Invalid(f'invalid log option max-file "{count_text[:20]}"', why="The range is 1 to 1000.")
+    return size, int(count_text) if count_text else _LOG_FILES
+
+
+def void(_: object) -> None:
+    """Drop a value where a callback must return nothing."""
