@@ -11,6 +11,7 @@ _STEPS = {
     "overlay": "the root file system could not be mounted",
     "bind_root": "the root file system could not be mounted",
     "userns": "the user namespace could not be set up",
+    "tree_root": "the root file system could not be mounted",
     "bind_fd": "a bind mount could not be made",
     "propagate": "the mount namespace could not be set up",
     "mount": "a mount could not be made",

@@ -84,6 +84,17 @@ class Init:
             m.mount(None, target, None, m.MS_REMOUNT | m.MS_BIND | m.MS_RDONLY)
         self._enter_rootfs(target)
 
+    def do_tree_root(self, readonly: bool) -> None:
+        """The root is the working directory, mounted before (`userns`); a copy of it on top is a mount of our own."""
+        tree = m.open_tree(-100, b".", m.OPEN_TREE_CLONE | m.AT_RECURSIVE)
+        holder = os.open(b".", _PATH | os.O_DIRECTORY)
+        m.move_mount(tree, holder)
+        os.close(holder)
+        m.mount(None, _proc(tree), None, m.MS_PRIVATE)
+        if readonly:
+            m.mount(None, _proc(tree), None, m.MS_REMOUNT | m.MS_BIND | m.MS_RDONLY)
+        self.root = tree
+
     def _enter_rootfs(self, target: bytes) -> None:
         os.chdir(b"/")
         # pivot_root(2) refuses a shared parent mount and wants the new root to be a mount point.

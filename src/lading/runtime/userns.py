@@ -21,6 +21,8 @@ if False:  # names for the type checker only; the zygote must not import typing
 def prepare(plan: dict[str, Any]) -> None:
     """Enter a private mount namespace and mount what init may not; rewrites the plan's first steps to find it.
 
+    The root is left as the working directory, which init inherits: it may not search every directory on the way there.
+
     Raises OSError: EINVAL or EPERM where the kernel or the file system cannot map ids.
     """
     process.unshare(process.CLONE_NEWNS)
@@ -38,12 +40,13 @@ def prepare(plan: dict[str, Any]) -> None:
                     data += b",upperdir=" + upper + b",workdir=" + work
                 _as_container_root(plan["id_maps"])
                 m.mount(b"overlay", target, b"overlay", m.MS_RDONLY if readonly else 0, data + extra)
-                os.chdir(b"/")
-                steps.append(("bind_root", target, readonly, True, target))
+                os.chdir(target)
+                steps.append(("tree_root", readonly))
             elif step[0] == "bind_root":
                 _, source, readonly, _, target = step
                 _cover(source, target, namespace)
-                steps.append(("bind_root", target, readonly, True, target))
+                os.chdir(target)
+                steps.append(("tree_root", readonly))
             elif step[0] == "bind":
                 steps.append(("bind_fd", _mapped(step[1], step[3], namespace), *step[1:]))
             else:
