@@ -52,7 +52,9 @@ class Stored:
     config: ImageConfig = field(
         default_factory=lambda: ImageConfig(
             created="2026-01-02T03:04:05Z",
-            config=ContainerConfig(env=("PATH=/bin",), cmd=("sh",), exposed_ports=("80/tcp",), labels={"a": "b"}),
+            config=ContainerConfig(
+                env=("PATH=/bin",), cmd=("sh",), exposed_ports=("80/tcp",), labels={"a": "b"}
+            ),
             diff_ids=("sha256:" + "d" * 64,),
             history=(History(created="2026-01-02T03:04:05Z", created_by="made", comment="by hand"),),
         )
@@ -115,7 +117,9 @@ class Containers:
             return False
         if box.view.command[0] == "nosuch":
             raise Invalid('exec: "nosuch": executable file not found in $PATH')
-        network = EndpointState("bridge", "n" * 64, "e" * 64, "172.18.0.2", 16, "172.18.0.1", mac="02:00:00:00:00:01")
+        network = EndpointState(
+            "bridge", "n" * 64, "e" * 64, "172.18.0.2", 16, "172.18.0.1", mac="02:00:00:00:00:01"
+        )
         box.view = replace(
             box.view,
             state=State("running", pid=4242, started_ns=clock.now_ns()),
@@ -147,7 +151,9 @@ class Containers:
         with box.lock:
             box.view = replace(
                 box.view,
-                state=State("exited", exit_code=code, started_ns=box.view.state.started_ns, finished_ns=clock.now_ns()),
+                state=State(
+                    "exited", exit_code=code, started_ns=box.view.state.started_ns, finished_ns=clock.now_ns()
+                ),
             )
             waiting, box.exits = box.exits, []
         for future in waiting:
@@ -226,7 +232,9 @@ class Containers:
         view = self.find(ref).view
         return replace(view, size_rw=10, size_root=1000) if size else view
 
-    def list(self, all: bool, limit: int, filters: Mapping[str, tuple[str, ...]], size: bool) -> list[ContainerView]:
+    def list(
+        self, all: bool, limit: int, filters: Mapping[str, tuple[str, ...]], size: bool
+    ) -> list[ContainerView]:
         self.calls.append(("list", all, limit, filters, size))
         return [box.view for box in self.boxes.values() if all or box.view.state.status == "running"]
 
@@ -275,7 +283,13 @@ class Containers:
     def stats(self, ref: str) -> dict[str, Any]:
         view = self.find(ref).view
         now = clock.rfc3339(clock.now_ns())
-        return {"read": now, "name": f"/{view.name}", "id": view.id, "cpu_stats": {"at": now}, "precpu_stats": {}}
+        return {
+            "read": now,
+            "name": f"/{view.name}",
+            "id": view.id,
+            "cpu_stats": {"at": now},
+            "precpu_stats": {},
+        }
 
     def changes(self, ref: str) -> list[Change]:
         self.find(ref)
@@ -322,6 +336,7 @@ class Exec:
     id: str
     container_id: str
     request: ExecRequest
+    started: bool = False
     running: bool = False
     exit_code: int | None = None
     pid: int = 0
@@ -348,6 +363,7 @@ class Execs:
 
     def start(self, exec_id: str, fd: int | None, detach: bool, framed: bool) -> None:
         found = self.inspect(exec_id)
+        found.started = True
         if found.request.cmd[0] == "nosuch":
             found.exit_code = 127
             raise Invalid('exec: "nosuch": executable file not found in $PATH')
@@ -392,7 +408,16 @@ class Images:
 
     def history(self, ref: str) -> list[dict[str, Any]]:
         image = self.inspect(ref)
-        return [{"Id": image.id, "Created": 1, "CreatedBy": "made", "Tags": ["busybox:latest"], "Size": 1, "Comment": ""}]
+        return [
+            {
+                "Id": image.id,
+                "Created": 1,
+                "CreatedBy": "made",
+                "Tags": ["busybox:latest"],
+                "Size": 1,
+                "Comment": "",
+            }
+        ]
 
     def tag(self, ref: str, new: str) -> None:
         self.calls.append(("tag", ref, new))
@@ -441,9 +466,7 @@ class Volumes:
     def __init__(self) -> None:
         self.all: dict[str, Volume] = {}
 
-    def create(
-        self, name: str, driver: str, options: Mapping[str, str], labels: Mapping[str, str]
-    ) -> Volume:
+    def create(self, name: str, driver: str, options: Mapping[str, str], labels: Mapping[str, str]) -> Volume:
         return self.all.setdefault(name, Volume(name or ids.new_id(), labels=labels, options=options))
 
     def list(self, filters: Mapping[str, tuple[str, ...]]) -> list[Volume]:
@@ -584,7 +607,11 @@ class System:
         return {"ID": "x", "Containers": 0, "Socket": "/s"}
 
     def version(self) -> dict[str, Any]:
-        return {"Version": "0", "Os": "linux", "Components": [{"Name": "Engine", "Version": "0", "Details": {}}]}
+        return {
+            "Version": "0",
+            "Os": "linux",
+            "Components": [{"Name": "Engine", "Version": "0", "Details": {}}],
+        }
 
     def disk_usage(self) -> dict[str, Any]:
         return {"LayersSize": 0, "Images": [], "Containers": [], "Volumes": [], "BuildCache": []}
@@ -622,5 +649,3 @@ def tar_of(files: Mapping[str, bytes]) -> bytes:
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     return out.getvalue()
-
-

@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
+from lading.api.ports import Image
 from lading.api.render.json import keys, when
 from lading.image import reference
-from lading.image.config import ContainerConfig, ImageConfig
-
-
-class Image(Protocol):
-    """What a stored image tells of itself; the store's value has it."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def manifest_digest(self) -> str: ...
-    @property
-    def config(self) -> ImageConfig: ...
-    @property
-    def references(self) -> tuple[str, ...]: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def created_ns(self) -> int: ...
+from lading.image.config import ContainerConfig
 
 
 def _names(image: Image) -> tuple[list[str], list[str]]:

@@ -8,6 +8,7 @@ from lading.api.fields import Fields
 from lading.api.ports import Engine
 from lading.api.render import containers as render
 from lading.api.router import Route
+from lading.base.errors import Conflict
 
 
 def create(engine: Engine, x: Exchange) -> None:
@@ -24,7 +25,10 @@ def start(engine: Engine, x: Exchange) -> None:
         engine.execs.start(exec_id, None, True, False)
         x.empty(200)
         return
-    request = engine.execs.inspect(exec_id).request
+    found = engine.execs.inspect(exec_id)
+    if found.started:
+        raise Conflict(f"exec {exec_id} has already been run")
+    request = found.request
     framed = not (request.tty or fields.flag("Tty"))
     keys = b""
     if request.tty and request.attach_stdin and x.text("detach") != "client":
