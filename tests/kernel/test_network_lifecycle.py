@@ -158,7 +158,11 @@ def test_attach_is_whole_or_nothing(lab: World) -> None:
         assert interfaces() == before | {"vethlt2", "vethlt3"}
         lab.networks.detach("vethlt2")
         lab.networks.detach("vethlt2")
-        assert interfaces() == before | {"vethlt3"}
+        assert "vethlt2" not in interfaces()
+        lab.networks.attach(fd, eth(4, host_name="vethlt2", guest_name="eth4", gateway=""))
+        lab.networks.detach("vethlt2")
+        assert settles(lambda: interfaces() == before | {"vethlt3"})
+        assert netns.inside(fd, interfaces) == {"lo", "eth1"}
     with pytest.raises(Exception, match="cannot connect"):
         lab.networks.attach(fd, eth(4))  # the descriptor is closed
     assert "vethlt4" not in interfaces()
@@ -301,6 +305,7 @@ def test_a_container_is_connected_quickly(lab: World) -> None:
         lab.networks.attach(fd, eth(2, host_name=f"vethlt{number}"))
         lab.networks.publish("a", (Forward("tcp", "", 18080, "10.213.0.2", 80),))
         lab.networks.unpublish("a")
+        lab.networks.detach(f"vethlt{number}")
         os.close(fd)
         times.append(time.perf_counter() - start)
     assert min(times) < 0.003

@@ -107,6 +107,18 @@ def set_mtu(index: int, mtu: int) -> Message:
     )
 
 
+def set_loose(index: int) -> Message:
+    """Down, and no longer a port of any bridge."""
+    body = _LINK.pack(0, 0, index, 0, _IFF_UP) + u32(_IFLA_MASTER, 0)
+    return Message(_NEWLINK, 0, body, f"take interface {index} down")
+
+
+def rename(index: int, name: str) -> Message:
+    """An interface that is down gets another name."""
+    body = _LINK.pack(0, 0, index, 0, 0) + text(_IFLA_IFNAME, name)
+    return Message(_NEWLINK, 0, body, f"rename interface {index} to {name}")
+
+
 def delete_link(name: str) -> Message:
     body = _LINK.pack(0, 0, 0, 0, 0) + text(_IFLA_IFNAME, name)
     return Message(_DELLINK, 0, body, f"delete interface {name}")

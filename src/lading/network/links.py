@@ -6,6 +6,7 @@ rules, and remembers nothing: what exists is what the kernel says. Raises OSErro
 
 from __future__ import annotations
 
+import _thread
 import errno
 import os
 import socket
@@ -41,7 +42,7 @@ def attach(netlink: Netlink, sandbox_fd: int, interface: Interface) -> None:
         netlink.request([route.hairpin(name)])
         netns.inside(sandbox_fd, lambda: _configure(interface))
     except BaseException:
-        detach(netlink, name)
+        delete(netlink, name)
         raise
 
 
@@ -71,9 +72,37 @@ def _configure(interface: Interface) -> None:
 
 
 def detach(netlink: Netlink, host_name: str) -> None:
-    """Delete the pair at once; one that is gone already is no error."""
+    """Cut the pair off and free its name at once; one that is gone already is no error.
+
+    Deleting an interface waits for a grace period of the kernel (30 ms here, and one after the other), so
+    that is left to a thread of its own. If the process ends before, the pair goes with the container's
+    namespace.
+    """
+    index = index_of(host_name)
+    if not index:
+        return
+    spare = f"ldgone{os.urandom(4).hex()}"
     try:
-        netlink.request([route.delete_link(host_name)])
+        netlink.request([route.set_loose(index), route.rename(index, spare)])
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise
+    else:
+        _thread.start_new_thread(_delete_aside, (spare,))
+
+
+def _delete_aside(name: str) -> None:
+    try:
+        with Netlink(ROUTE) as netlink:
+            delete(netlink, name)
+    except OSError:
+        pass  # nobody waits for it any more, and it is cut off: it goes with its namespace
+
+
+def delete(netlink: Netlink, name: str) -> None:
+    """Delete an interface now; one that is gone already is no error."""
+    try:
+        netlink.request([route.delete_link(name)])
     except OSError as error:
         if error.errno != errno.ENODEV:
             raise

@@ -77,7 +77,7 @@ class Networks:
         _translated(words, lambda: links.attach(self._route, sandbox_fd, interface))
 
     def detach(self, host_name: str) -> None:
-        """Delete a veth pair now. It also goes by itself, a little later, when its namespace does."""
+        """Cut a veth pair off and free its name, at once. It also goes by itself when its namespace does."""
         check_interface_name(host_name)
         _translated(f"disconnect {host_name}", lambda: links.detach(self._route, host_name))
 
@@ -100,7 +100,7 @@ class Networks:
         """Delete a bridge and what the table says of it; one that is gone already is no error."""
         check_interface_name(name)
         with self._lock:
-            _translated(f"remove bridge {name}", lambda: links.detach(self._route, name))
+            _translated(f"remove bridge {name}", lambda: links.delete(self._route, name))
             bridges = {key: bridge for key, bridge in self._bridges.items() if key != name}
             _translated(f"remove bridge {name}", lambda: self._apply(bridges, self._forwards))
 
