@@ -25,7 +25,6 @@ PLAIN = {
     "domainname": ("C", "Domainname", "text"),
     "hostname": ("C", "Hostname", "text"),
     "ipc": ("H", "IpcMode", "text"),
-    "mac-address": ("C", "MacAddress", "text"),
     "pid": ("H", "PidMode", "text"),
     "runtime": ("H", "Runtime", "text"),
     "stop-signal": ("C", "StopSignal", "text"),
@@ -163,7 +162,7 @@ def _streams(flags: Flags, config: dict[str, Any], detach: bool) -> None:
                 f'invalid argument "{name}" for "-a, --attach" flag: it is stdin, stdout or stderr'
             )
     if detach and attach:
-        raise UsageError("conflicting options: --attach and --detach")
+        raise UsageError("conflicting options: cannot specify both --attach and --detach", code=1)
     config["AttachStdin"] = not detach and ("stdin" in attach or flags.on("interactive"))
     config["AttachStdout"] = not detach and (not attach or "stdout" in attach)
     config["AttachStderr"] = not detach and (not attach or "stderr" in attach)
@@ -192,11 +191,12 @@ def _network(flags: Flags, body: dict[str, Any], host: dict[str, Any]) -> None:
         for key, flag in (("IPv4Address", "ip"), ("IPv6Address", "ip6"))
         if flags.given(flag)
     }
-    plain = len(networks) < 2 and not aliases and not fixed and not any("=" in name for name in networks)
+    mac = flags.text("mac-address")
+    plain = len(networks) < 2 and not aliases and not fixed and not mac and not any("=" in name for name in networks)
     if plain:
         if networks:
             host["NetworkMode"] = networks[0]
         return
     from lading.cli.values_networks import networks as join
 
-    join(networks, aliases, fixed, flags.text("mac-address"), body, host)
+    join(networks, aliases, fixed, mac, body, host)

@@ -36,7 +36,7 @@ def exec_body(context: Context, flags: Flags) -> dict[str, Any]:
         "AttachStderr": not detach,
         "Cmd": flags.args[1:],
     }
-    for flag, key in (("tty", "Tty"), ("privileged", "Privileged")):
+    for flag, key in (("tty", "Tty"), ("privileged", "Privileged"), ("detach", "Detach")):
         if flags.on(flag):
             body[key] = True
     for flag, key in (("user", "User"), ("workdir", "WorkingDir"), ("detach-keys", "DetachKeys")):

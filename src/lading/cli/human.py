@@ -85,6 +85,18 @@ def created_at(seconds: float) -> str:
     return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(seconds))} {offset} {zone}"
 
 
+def go_time(text: str) -> str:
+    """An RFC 3339 time as Go prints it, in its own zone: `2026-11-21 19:23:00.5 +0000 UTC`."""
+    if not text:
+        return "0001-01-01 00:00:00 +0000 UTC"
+    day, _, rest = text.partition("T")
+    at = max(rest.rfind("+"), rest.rfind("-"))
+    clock, zone = (rest[:at], rest[at:].replace(":", "")) if at > 0 else (rest.rstrip("Z"), "+0000")
+    if "." in clock:
+        clock = clock.rstrip("0").rstrip(".")
+    return f"{day} {clock} {zone} {'UTC' if zone == '+0000' else zone}"
+
+
 def short_id(identifier: str) -> str:
     """Twelve digits, without `sha256:`."""
     return identifier.removeprefix("sha256:")[:12]

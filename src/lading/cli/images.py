@@ -8,7 +8,7 @@ from lading.base.errors import LadingError, Unavailable
 from lading.cli import human
 from lading.cli.flags import Flags, UsageError, Verb
 from lading.cli.ps import FILTER, FORMAT, NO_TRUNC
-from lading.cli.table import Listing, filters, labels
+from lading.cli.table import Listing, filters
 from lading.client.wire import quote
 
 TYPE_CHECKING = False
@@ -59,7 +59,7 @@ def rows(image: Item, digests: bool) -> list[Item]:
     for tag in tags:
         repository, _, name = tag.rpartition(":")
         out.append(
-            {**image, "_repository": repository, "_tag": name, "_digest": by_repository.get(repository, "")}
+            {**image, "_repository": repository, "_tag": name, "_digest": by_repository.get(repository, "") if digests else ""}
         )
     if not tags:
         for repository, digest in by_repository.items() or (("<none>", ""),):
@@ -85,11 +85,10 @@ def columns(trunc: bool, now: float) -> Listing:
             ("CreatedSince", "CREATED", lambda i: human.ago(i.get("Created", 0), now)),
             ("CreatedAt", "CREATED AT", lambda i: human.created_at(i.get("Created", 0))),
             ("Size", "SIZE", lambda i: human.size3(i.get("Size", 0))),
-            ("VirtualSize", "SIZE", lambda i: human.size3(i.get("Size", 0))),
+            ("VirtualSize", "SIZE", lambda i: human.size(i.get("Size", 0))),
             ("SharedSize", "SHARED SIZE", lambda i: _part(i.get("SharedSize", -1))),
             ("UniqueSize", "UNIQUE SIZE", lambda i: _unique(i)),
             ("Containers", "CONTAINERS", count),
-            ("Labels", "LABELS", labels),
         ),
         ("Repository", "Tag", "ID", "CreatedSince", "Size"),
     )

@@ -45,7 +45,7 @@ def _logs(context: Context, flags: Flags) -> int:
     now = time.time()
     tail = flags.text("tail", "all")
     if tail != "all" and not tail.lstrip("-").isdigit():
-        raise UsageError(f'invalid argument "{tail}" for "-n, --tail" flag: it is a number or "all"')
+        raise UsageError(f'invalid argument "{tail}" for "-n, --tail" flag: it is a number or "all"', code=1)
     found = context.client.call("GET", f"/containers/{name}/json")
     query = {
         "stdout": 1,

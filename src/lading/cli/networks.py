@@ -76,7 +76,7 @@ def _ls(context: Context, flags: Flags) -> int:
             ("IPv6", "IPV6", lambda n: _flag(n, "EnableIPv6")),
             ("Internal", "INTERNAL", lambda n: _flag(n, "Internal")),
             ("Labels", "LABELS", labels),
-            ("CreatedAt", "CREATED AT", lambda n: n.get("Created", "")),
+            ("CreatedAt", "CREATED AT", lambda n: human.go_time(str(n.get("Created") or ""))),
         ),
         ("ID", "Name", "Driver", "Scope"),
     )

@@ -28,7 +28,7 @@ def _ps(context: Context, flags: Flags) -> int:
     form = flags.text("format")
     sizes = flags.on("size") or ".Size" in form
     query = {
-        "all": int(everything or "status" in chosen),
+        "all": int(everything),
         "limit": last if last is not None and last > 0 else None,
         "size": int(sizes),
         "filters": chosen,

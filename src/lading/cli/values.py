@@ -10,6 +10,7 @@ import os
 
 from lading.cli.createbody import environment as _expand
 from lading.cli.flags import UsageError
+from lading.cli.units import parse_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
