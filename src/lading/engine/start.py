@@ -94,11 +94,11 @@ class Starter:
         )
 
     def _sandbox(self, record: Record) -> int:
-        """A descriptor of the network namespace to join; -1 where the runtime makes an empty one, or none."""
+        """A descriptor of the network namespace to join, its lo up; -1 for the host's own."""
         mode = record.host.network_mode
         if mode.startswith("container:"):
             return compose.netns_of(self.pid_of(mode[10:]))
-        if mode in ("none", "host"):
+        if mode == "host":
             return -1
         return self._rooms.kernel_networks().sandbox()
 
