@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 from network_world import FAR, HOST, NEAR, World, ask, interfaces, reaches, settles, world
 
-from lading.base.errors import Conflict, Invalid, NotFound
+from lading.base.errors import Conflict, Invalid, NotFound, Unsupported
 from lading.linux import netlink_nft as nft
 from lading.linux import netlink_route as route
 from lading.linux import netns
@@ -189,6 +190,30 @@ def test_bridges_that_cannot_be(lab: World) -> None:
     with pytest.raises(Conflict, match="overlaps"):
         lab.networks.ensure_bridge(Bridge("ladtest8", "10.213.0.128/25", "10.213.0.129"))
     assert "ladtest8" not in interfaces()
+    with pytest.raises(Conflict, match="no bridge"):
+        lab.networks.remove_bridge("cable")
+    assert "cable" in interfaces()
+
+
+def test_a_bridge_sheds_its_former_addresses(lab: World) -> None:
+    former, now = Bridge(FAR.name, "10.213.8.0/24", "10.213.8.1", "fd5a:8::/64", "fd5a:8::1"), FAR
+    lab.networks.ensure_bridge(former)
+    assert {"10.213.8.0/24", "fd5a:8::/64"} <= set(lab.networks.subnets_in_use())
+    lab.networks.ensure_bridge(now)
+    left = set(lab.networks.subnets_in_use())
+    assert FAR.subnet in left and not {"10.213.8.0/24", "fd5a:8::/64"} & left
+    lab.networks.ensure_bridge(former)
+    assert {"10.213.8.0/24", "fd5a:8::/64"} <= set(lab.networks.subnets_in_use())
+
+
+def test_a_bridge_without_rules_is_not_left(lab: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "no such thing as nf_tables")
+
+    monkeypatch.setattr(Netlink, "transaction", refuse)
+    with pytest.raises(Unsupported, match="nf_tables"):
+        lab.networks.ensure_bridge(FAR)
+    assert FAR.name not in interfaces()
 
 
 def test_publishing_is_all_or_nothing(lab: World) -> None:
@@ -229,6 +254,10 @@ def test_a_reservation_keeps_others_out(lab: World) -> None:
                     late.bind(("127.0.0.1", port))
         with pytest.raises(Conflict, match=f"0.0.0.0:{port}/{protocol} is already in use"):
             lab.networks.reserve(protocol, "", port)
+        lab.networks.publish("f00dcafe" * 8, (Forward(protocol, "", port, "10.213.0.2", 80),))
+        with pytest.raises(Conflict, match="Container f00dcafef00d publishes it"):
+            lab.networks.reserve(protocol, "", port)
+        lab.networks.unpublish("f00dcafe" * 8)
         assert not reaches(lab.host, "127.0.0.1", port, protocol)
         os.close(fd)
         os.close(lab.networks.reserve(protocol, "127.0.0.1", port))

@@ -1,7 +1,7 @@
 """AF_NETLINK: encoding of messages and attributes, and a socket that sends a batch and reads its answers.
 
 Owns the wire format shared by every netlink family (netlink(7), linux/netlink.h); what the messages say is in
-`netlink_route` and `netlink_nft`. No policy.
+`netlink_route`, `netlink_nft` and `netlink_conntrack`. No policy.
 
 Why not pyroute2: importing even one of its codecs runs its package's __init__, which costs 143 ms and 22 MB
 here, more than everything the daemon otherwise holds, and a container start spends about 0.1 ms in the few
@@ -41,15 +41,15 @@ _NETLINK_CAP_ACK = 10
 _NETLINK_EXT_ACK = 11
 _NLMSGERR_ATTR_MSG = 1
 
+_SMALL = 65536
+
 _HEADER = struct.Struct("=IHHII")
 _ATTR = struct.Struct("=HH")
 _PAD = (b"", b"\0\0\0", b"\0\0", b"\0")
 
 
 class Message(NamedTuple):
-    """One request: nlmsg_type, nlmsg_flags (REQUEST is added), what follows the header, and words for the
-    error.
-    """
+    """One request: nlmsg_type, nlmsg_flags (REQUEST is added), what follows the header, words for its error."""
 
     kind: int
     flags: int
@@ -58,9 +58,7 @@ class Message(NamedTuple):
 
 
 def attr(kind: int, payload: bytes) -> bytes:
-    """One attribute, padded to four bytes as NLA_ALIGN asks. OSError(EMSGSIZE) when it cannot be so long
-    (u16).
-    """
+    """One attribute, padded to four bytes (NLA_ALIGN); OSError(EMSGSIZE) beyond its length's 16 bits."""
     size = 4 + len(payload)
     if size > 0xFFFF:
         raise OSError(errno.EMSGSIZE, f"netlink attribute {kind} of {size} bytes")
@@ -92,9 +90,7 @@ def be32(kind: int, value: int) -> bytes:
 
 
 def attributes(body: bytes | memoryview, offset: int = 0) -> dict[int, bytes]:
-    """The attributes of a message's body from `offset` on; the last of a kind wins. Stops at a malformed
-    one.
-    """
+    """The attributes of a body from `offset` on; the last of a kind wins. Stops at a malformed one."""
     found: dict[int, bytes] = {}
     end = len(body)
     while offset + 4 <= end:
@@ -107,9 +103,7 @@ def attributes(body: bytes | memoryview, offset: int = 0) -> dict[int, bytes]:
 
 
 class Netlink:
-    """A netlink socket of the calling thread's network namespace. Safe to share between threads; a context
-    manager.
-    """
+    """A netlink socket of the calling thread's network namespace. A context manager; threads may share it."""
 
     def __init__(self, protocol: int) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
@@ -117,8 +111,7 @@ class Netlink:
         self._sequence = 0
         try:
             self._socket.bind((0, 0))
-            # Errors carry the kernel's own words, and acknowledgements do not repeat the request
-            # (netlink(7)).
+            # netlink(7): errors carry the kernel's own words; acknowledgements do not repeat the request.
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
         except BaseException:
@@ -134,13 +127,6 @@ class Netlink:
     def close(self) -> None:
         self._socket.close()
 
-    def room(self, size: int) -> None:
-        """Let one batch of `size` bytes be sent (SO_SNDBUFFORCE, socket(7): beyond wmem_max for
-        CAP_NET_ADMIN).
-        """
-        if size > 65536:
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, size * 2)
-
     def request(self, messages: Sequence[Message]) -> None:
         """Send all messages in one datagram; raise OSError for the first that failed.
 
@@ -148,14 +134,8 @@ class Netlink:
         it must.
         """
         with self._lock:
-            packets = []
-            first = self._sequence + 1
-            for message in messages:
-                self._sequence = (self._sequence + 1) & 0x7FFFFFFF
-                flags = message.flags | NLM_F_REQUEST | NLM_F_ACK
-                size = 16 + len(message.body)
-                packets.append(_HEADER.pack(size, message.kind, flags, self._sequence, 0) + message.body)
-            self._socket.send(b"".join(packets))
+            first, packets = self._numbered([(message, NLM_F_ACK) for message in messages])
+            self._socket.send(packets)
             failure = self._acknowledgements(first, messages)
         if failure is not None:
             raise failure
@@ -168,18 +148,12 @@ class Netlink:
         `begin` (net/netfilter/nfnetlink.c, nfnetlink_rcv_batch).
         """
         with self._lock:
-            packets = []
-            first = self._sequence + 1
-            last = len(messages)
             whole = (begin, *messages, end)
-            for index, message in enumerate(whole):
-                self._sequence = (self._sequence + 1) & 0x7FFFFFFF
-                flags = message.flags | NLM_F_REQUEST | (NLM_F_ACK if index == last else 0)
-                size = 16 + len(message.body)
-                packets.append(_HEADER.pack(size, message.kind, flags, self._sequence, 0) + message.body)
-            data = b"".join(packets)
-            self.room(len(data))
-            self._socket.send(data)
+            last = len(messages)
+            first, packets = self._numbered([(m, NLM_F_ACK if n == last else 0) for n, m in enumerate(whole)])
+            if len(packets) > _SMALL:  # beyond wmem_max, as CAP_NET_ADMIN may (socket(7))
+                self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, len(packets) * 2)
+            self._socket.send(packets)
             failure = self._verdict(first, whole)
         if failure is not None:
             raise failure
@@ -189,13 +163,24 @@ class Netlink:
         for _ in range(8):
             found: list[tuple[int, bytes]] = []
             with self._lock:
-                self._sequence = (self._sequence + 1) & 0x7FFFFFFF
-                flags = message.flags | NLM_F_REQUEST | NLM_F_DUMP
-                header = _HEADER.pack(16 + len(message.body), message.kind, flags, self._sequence, 0)
-                self._socket.send(header + message.body)
+                self._socket.send(self._numbered([(message, NLM_F_DUMP)])[1])
                 if self._dumped(message, found):
                     return found
         raise OSError(errno.EINTR, f"{message.label}: the tables changed under every one of 8 reads")
+
+    def _numbered(self, messages: Sequence[tuple[Message, int]]) -> tuple[int, bytes]:
+        """(number of the first, packets) of messages with their extra flags; numbers tell answers apart."""
+        if self._sequence > 0x7FFF0000:
+            self._sequence = 0
+        first = self._sequence + 1
+        packets = []
+        for number, (message, flags) in enumerate(messages, first):
+            flags |= message.flags | NLM_F_REQUEST
+            packets.append(
+                _HEADER.pack(16 + len(message.body), message.kind, flags, number, 0) + message.body
+            )
+        self._sequence += len(messages)
+        return first, b"".join(packets)
 
     def _dumped(self, message: Message, found: list[tuple[int, bytes]]) -> bool:
         """Fill `found`; False when the kernel says that the dump was interrupted by a change."""
@@ -215,9 +200,7 @@ class Netlink:
                 found.append((kind, body))
 
     def _acknowledgements(self, first: int, messages: Sequence[Message]) -> OSError | None:
-        """Read one acknowledgement per message. Netlink answers before send(2) returns, so nothing is
-        waited for.
-        """
+        """Read one acknowledgement per message: the kernel has written them when send(2) returns."""
         missing = len(messages)
         failure = None
         while missing:

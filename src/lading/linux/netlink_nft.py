@@ -85,7 +85,7 @@ def add_chain(table: str, name: str, kind: str, hook: int, priority: int) -> Mes
 
 
 class BaseChain(NamedTuple):
-    """A chain at a hook, as a dump shows it; family is "ip", "ip6", "inet" or a number."""
+    """A chain at a hook, as a dump shows it; family is "ip", "ip6" or "inet"."""
 
     family: str
     table: str
@@ -100,14 +100,14 @@ def chains() -> Message:
 
 
 def base_chain_of(body: bytes) -> BaseChain | None:
-    """Decode one message of the `chains` dump; None for a chain that is at no hook."""
+    """Decode one message of the `chains` dump; None for a chain at no hook, or of another family."""
     found = attributes(body, 4)
     hook = attributes(found.get(4, b"")).get(1, b"")
-    if not hook:
+    family = _FAMILY_NAMES.get(body[0], "")
+    if not hook or not family:
         return None
     names = [found.get(kind, b"").rstrip(b"\0").decode("utf-8", "replace") for kind in (1, 3)]
     policy = int.from_bytes(found.get(5, b""), "big")
-    family = _FAMILY_NAMES.get(body[0], str(body[0]))
     return BaseChain(family, names[0], names[1], int.from_bytes(hook, "big"), policy)
 
 

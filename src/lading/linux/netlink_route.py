@@ -25,7 +25,7 @@ from lading.linux.netlink import (
 )
 
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
-_NEWADDR, _GETADDR = 20, 22
+_NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _GETROUTE = 24, 26
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 1, 3, 4, 10, 18, 28
@@ -137,6 +137,12 @@ def add_address(index: int, address: bytes, prefix: int) -> Message:
         body += attr(_IFA_BROADCAST, ones.to_bytes(4, "big"))
     words = f"add address {socket.inet_ntop(family, address)}/{prefix}"
     return Message(_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body, words)
+
+
+def delete_address(index: int, address: bytes, prefix: int) -> Message:
+    family = _family(address)
+    body = _ADDRESS.pack(family, prefix, 0, _RT_SCOPE_UNIVERSE, index) + attr(_IFA_LOCAL, address)
+    return Message(_DELADDR, 0, body, f"delete address {socket.inet_ntop(family, address)}/{prefix}")
 
 
 def add_default_route(index: int, gateway: bytes) -> Message:

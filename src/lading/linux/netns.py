@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _thread
 import ctypes
+import errno
 import os
 from collections.abc import Callable
 from typing import TypeVar
@@ -27,9 +28,7 @@ def here() -> int:
 
 
 def create(setup: Callable[[int], None]) -> int:
-    """A descriptor of a new, empty network namespace, after `setup(descriptor)` ran inside it. It lives as
-    long as that.
-    """
+    """A descriptor of a new, empty network namespace, after `setup(descriptor)` ran inside it."""
 
     def make() -> int:
         calls.check(calls.libc.unshare(ctypes.c_int(_CLONE_NEWNET)), "unshare(CLONE_NEWNET)")
@@ -74,7 +73,10 @@ def _aside(work: Callable[[], T]) -> T:
         finally:
             done.release()
 
-    _thread.start_new_thread(run, ())
+    try:
+        _thread.start_new_thread(run, ())
+    except RuntimeError as error:
+        raise OSError(errno.EAGAIN, f"start a thread: {error}") from None
     done.acquire()
     if failures:
         raise failures[0]

@@ -7,6 +7,7 @@ needs nothing: the end of a container closes its connections.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 from collections.abc import Iterable
@@ -17,10 +18,14 @@ from lading.network.values import Forward, pack_address
 
 
 def forget(netlink: Netlink, forwards: Iterable[Forward]) -> None:
-    """Let the next packet to each of these UDP ports be looked at afresh."""
+    """Let the next packet to each of these UDP ports be looked at afresh.
+
+    Where the kernel cannot (ctnetlink is an option of its build), flows end as they always do, by silence.
+    """
     for forward in forwards:
         if forward.protocol == "udp":
-            _forget(netlink, forward)
+            with contextlib.suppress(OSError):
+                _forget(netlink, forward)
 
 
 def _forget(netlink: Netlink, forward: Forward) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _thread
 import errno
+import ipaddress
 import os
 import socket
 
@@ -75,8 +76,7 @@ def detach(netlink: Netlink, host_name: str) -> None:
     """Cut the pair off and free its name at once; one that is gone already is no error.
 
     Deleting an interface waits for a grace period of the kernel (30 ms here, and one after the other), so
-    that is left to a thread of its own. If the process ends before, the pair goes with the container's
-    namespace.
+    that is left to a thread of its own. If the process ends before, the pair goes with its namespace.
     """
     index = index_of(host_name)
     if not index:
@@ -88,7 +88,10 @@ def detach(netlink: Netlink, host_name: str) -> None:
         if error.errno != errno.ENODEV:
             raise
     else:
-        _thread.start_new_thread(_delete_aside, (spare,))
+        try:
+            _thread.start_new_thread(_delete_aside, (spare,))
+        except RuntimeError:  # no more threads: wait after all
+            _delete_aside(spare)
 
 
 def _delete_aside(name: str) -> None:
@@ -116,10 +119,9 @@ def index_of(name: str) -> int:
         return 0
 
 
-def ensure_bridge(netlink: Netlink, bridge: Bridge) -> None:
-    """Make the bridge where it is missing; give it what it lacks where it is not."""
-    present = {link.name: link for link in (route.link_of(body) for _, body in netlink.dump(route.links()))}
-    link = present.get(bridge.name)
+def ensure_bridge(netlink: Netlink, bridge: Bridge) -> bool:
+    """Make the bridge where it is missing (True); give it what it lacks where it is not (False)."""
+    link = _link(netlink, bridge.name)
     if link is None:
         packed = pack_mac(mac_of(bridge.gateway)) if bridge.gateway else _random_mac()
         netlink.request([route.add_bridge(bridge.name, packed, bridge.mtu)])
@@ -129,42 +131,64 @@ def ensure_bridge(netlink: Netlink, bridge: Bridge) -> None:
         _furnish_bridge(netlink, bridge)
     except BaseException:
         if link is None:
-            netlink.request([route.delete_link(bridge.name)])
+            delete(netlink, bridge.name)
         raise
+    return link is None
+
+
+def remove_bridge(netlink: Netlink, name: str) -> None:
+    """Delete a bridge; one that is gone already is no error, another kind of interface is."""
+    link = _link(netlink, name)
+    if link is not None and link.kind != "bridge":
+        raise OSError(errno.EEXIST, f"interface {name} is no bridge")
+    delete(netlink, name)
+
+
+def _link(netlink: Netlink, name: str) -> route.Link | None:
+    found = (route.link_of(body) for _, body in netlink.dump(route.links()))
+    return next((link for link in found if link.name == name), None)
 
 
 def _furnish_bridge(netlink: Netlink, bridge: Bridge) -> None:
     index = index_of(bridge.name)
-    messages = [route.set_mtu(index, bridge.mtu), route.set_up(index)]
-    held = {route.address_of(body) for _, body in netlink.dump(route.addresses())}
-    for gateway, subnet in ((bridge.gateway, bridge.subnet), (bridge.gateway6, bridge.subnet6)):
-        prefix = parse_subnet(subnet).prefixlen if subnet else 0
-        packed = pack_address(gateway) if gateway else b""
-        if packed and (index, _text(packed), prefix) not in held:
-            messages.append(route.add_address(index, packed, prefix))
-    # 127.0.0.1 may be translated to a container behind this bridge; table "raw" keeps everyone else from it.
+    # 127.0.0.1 may be translated to a container behind this bridge; chain "raw" keeps all others from it.
     write_sysctl(f"ipv4/conf/{bridge.name}/route_localnet", "1")
     if bridge.subnet6:
         _still_ipv6(bridge.name)
     else:
         write_sysctl(f"ipv6/conf/{bridge.name}/disable_ipv6", "1", missing_ok=True)
-    netlink.request(messages)
+    addresses = _readdress(netlink, index, bridge)
+    netlink.request([route.set_mtu(index, bridge.mtu), route.set_up(index), *addresses])
     if bridge.subnet and not bridge.internal:
         write_sysctl("ipv4/ip_forward", "1")
     if bridge.subnet6 and not bridge.internal:
         _forward_ipv6()
 
 
+def _readdress(netlink: Netlink, index: int, bridge: Bridge) -> list[Message]:
+    """Add the gateways it lacks; delete what an earlier life left, whose subnets may be others' now."""
+    present = (route.address_of(body) for _, body in netlink.dump(route.addresses()))
+    held = {(address, prefix) for owner, address, prefix in present if owner == index}
+    pairs = ((bridge.gateway, bridge.subnet), (bridge.gateway6, bridge.subnet6))
+    wanted = {
+        (str(ipaddress.ip_address(gateway)), parse_subnet(subnet).prefixlen)
+        for gateway, subnet in pairs
+        if gateway
+    }
+    stale = [pair for pair in held - wanted if not pair[0].startswith("fe80:")]
+    return [
+        *(route.delete_address(index, pack_address(address), prefix) for address, prefix in stale),
+        *(route.add_address(index, pack_address(address), prefix) for address, prefix in wanted - held),
+    ]
+
+
 def _still_ipv6(name: str) -> None:
-    """No router advertisement is heeded, since on a bridge any container could send one; and no second
-    passes until the link-local address may be used, since nobody else chooses addresses here (accept_dad).
+    """Heed no router advertisement: on a bridge any container could send one. Use the link-local address at
+    once, not after a second of duplicate detection: nobody else chooses addresses here.
     """
+    write_sysctl(f"ipv6/conf/{name}/disable_ipv6", "0")
     write_sysctl(f"ipv6/conf/{name}/accept_ra", "0")
     write_sysctl(f"ipv6/conf/{name}/accept_dad", "0")
-
-
-def _text(packed: bytes) -> str:
-    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
 
 
 def _forward_ipv6() -> None:
@@ -191,9 +215,7 @@ def read_sysctl(name: str) -> str:
 
 
 def write_sysctl(name: str, value: str, *, missing_ok: bool = False) -> None:
-    """Set /proc/sys/net/<name> of this thread's namespace, unless it says so already: it may be mounted
-    read-only.
-    """
+    """Set /proc/sys/net/<name> of this thread's namespace, unless it says so already (it may be read-only)."""
     path = f"/proc/sys/net/{name}"
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

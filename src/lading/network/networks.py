@@ -23,18 +23,14 @@ _DEFAULT_RUN = "/run/lading"
 
 
 class Networks:
-    """Bridges, containers' interfaces and published ports of one engine, in the network namespace it was
-    made in.
+    """Bridges, containers' interfaces and published ports of one engine, in the namespace it was made in.
 
-    The kernel keeps them when the engine ends. A new engine calls `rebuild` first, with what it knows from
-    its database: until then the table in memory is empty, and the first change would make the kernel's so
-    too.
+    The kernel keeps them when the engine ends. A new engine calls `rebuild` first, with what it knows from its
+    database: until then the table in memory is empty, and the first change would empty the kernel's.
     """
 
     def __init__(self, run_dir: str, table: str = "") -> None:
-        """`table` names the nftables table; by default each run directory has its own, so engines do not
-        collide.
-        """
+        """`table` names the nftables table; by default each run directory has its own, so engines keep apart."""
         if not table:
             mark = hashlib.sha256(run_dir.encode()).hexdigest()[:8]
             table = "lading" if run_dir == _DEFAULT_RUN else f"lading-{mark}"
@@ -53,9 +49,7 @@ class Networks:
         self.close()
 
     def close(self) -> None:
-        """Let go of the kernel; the table goes too when no bridge and no port that was put there is left in
-        it.
-        """
+        """Let go of the kernel; a table that was used here, and has no bridge and no port left, goes too."""
         with self._lock:
             try:
                 if self._wrote and not self._bridges and not self._forwards:
@@ -66,9 +60,7 @@ class Networks:
                 self._nft.close()
 
     def sandbox(self) -> int:
-        """A descriptor of a fresh network namespace, its lo up. It lives while the descriptor or a process
-        in it does.
-        """
+        """A descriptor of a fresh network namespace, its lo up; it lives as long as that or a process in it."""
         return _translated("make a network namespace", links.sandbox)
 
     def attach(self, sandbox_fd: int, interface: Interface) -> None:
@@ -92,15 +84,20 @@ class Networks:
                 return
             self._check_overlap(bridge)
             words = f"set up bridge {bridge.name}"
-            _translated(words, lambda: links.ensure_bridge(self._route, bridge))
+            made = _translated(words, lambda: links.ensure_bridge(self._route, bridge))
             bridges = {**self._bridges, bridge.name: bridge}
-            _translated(words, lambda: self._apply(bridges, self._forwards))
+            try:
+                _translated(words, lambda: self._apply(bridges, self._forwards))
+            except LadingError:
+                if made:
+                    links.delete(self._route, bridge.name)
+                raise
 
     def remove_bridge(self, name: str) -> None:
         """Delete a bridge and what the table says of it; one that is gone already is no error."""
         check_interface_name(name)
         with self._lock:
-            _translated(f"remove bridge {name}", lambda: links.delete(self._route, name))
+            _translated(f"remove bridge {name}", lambda: links.remove_bridge(self._route, name))
             bridges = {key: bridge for key, bridge in self._bridges.items() if key != name}
             _translated(f"remove bridge {name}", lambda: self._apply(bridges, self._forwards))
 
@@ -135,10 +132,15 @@ class Networks:
             _translated("write the nftables table", lambda: self._apply(known, forwards))
 
     def reserve(self, protocol: str, host_ip: str, port: int) -> int:
-        """A bound descriptor that keeps the port; 0 lets the kernel choose one (`ports.port_of` tells
-        which).
-        """
-        return ports.reserve(protocol, host_ip, port)
+        """A bound descriptor that keeps the port; 0 lets the kernel choose (`ports.port_of` tells which)."""
+        try:
+            return ports.reserve(protocol, host_ip, port)
+        except Conflict as error:
+            owner = self._publisher(protocol, port)
+            if not owner:
+                raise
+            hint = "Choose another host port, or stop that container."
+            raise Conflict(error.what, why=f"Container {owner[:12]} publishes it.", hint=hint) from None
 
     def subnets_in_use(self) -> tuple[str, ...]:
         """What the host has routes to, for `addresses.pick_subnet`."""
@@ -147,9 +149,8 @@ class Networks:
     def obstacles(self) -> tuple[str, ...]:
         """Chains of other programs that drop forwarded packets by default, as "ip filter FORWARD".
 
-        dockerd sets that one so. No rule of ours can overrule it: containers then reach each other and the
-        host, but neither other hosts nor are reached by them, until its owner lets the bridges' packets
-        pass.
+        dockerd sets that one so, and no rule of ours can overrule it. Containers then reach each other and the
+        host only, and other hosts do not reach them, until its owner lets the bridges' packets pass.
         """
         found = (
             nft.base_chain_of(body)
@@ -164,6 +165,13 @@ class Networks:
     def _ensure_all(self, bridges: Iterable[Bridge]) -> None:
         for bridge in bridges:
             links.ensure_bridge(self._route, bridge)
+
+    def _publisher(self, protocol: str, port: int) -> str:
+        with self._lock:
+            for id, forwards in self._forwards.items():
+                if any((some.protocol, some.host_port) == (protocol, port) for some in forwards):
+                    return id
+        return ""
 
     def _check_overlap(self, bridge: Bridge) -> None:
         for other in self._bridges.values():
@@ -196,9 +204,7 @@ class Networks:
         return True
 
     def _change(self, messages: list[Message], forwards: dict[str, tuple[Forward, ...]]) -> None:
-        """A few elements where the table is as we left it, all of it where someone has changed or flushed
-        it.
-        """
+        """A few elements where the table is as we left it; all of it where someone has changed it."""
         try:
             if messages:
                 self._send(messages)
