@@ -10,9 +10,12 @@ if TYPE_CHECKING:
 
 
 def _daemon(context: Context, flags: Flags) -> int:
+    import logging
+
     from lading.assemble import run_daemon
     from lading.base import paths
 
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     environ = dict(context.environ)
     for flag, variable in (("root", "LADING_ROOT"), ("run", "LADING_RUN")):
         if flags.text(flag):

@@ -47,8 +47,8 @@ def _version_text(context: Context, client: dict[str, str], server: dict[str, An
     out = context.out
     out.line("Client:")
     for key, label in (("Version", "Version"), ("ApiVersion", "API version"), ("Python", "Python version")):
-        out.line(f" {label + ':':<18} {client[key]}")
-    out.line(f" {'OS/Arch:':<18} {client['Os']}/{client['Arch']}")
+        out.line(f" {label + ':':<21} {client[key]}")
+    out.line(f" {'OS/Arch:':<21} {client['Os']}/{client['Arch']}")
     if server is None:
         return
     out.line("\nServer:")
@@ -58,13 +58,13 @@ def _version_text(context: Context, client: dict[str, str], server: dict[str, An
         ("MinAPIVersion", "Minimum API version"),
     ):
         if server.get(key):
-            out.line(f" {label + ':':<18} {server[key]}")
-    out.line(f" {'OS/Arch:':<18} {server.get('Os', '')}/{server.get('Arch', '')}")
+            out.line(f" {label + ':':<21} {server[key]}")
+    out.line(f" {'OS/Arch:':<21} {server.get('Os', '')}/{server.get('Arch', '')}")
     if server.get("KernelVersion"):
-        out.line(f" {'Kernel version:':<18} {server['KernelVersion']}")
+        out.line(f" {'Kernel version:':<21} {server['KernelVersion']}")
     for component in server.get("Components") or ():
         out.line(f" {component.get('Name', '')}:")
-        out.line(f"  {'Version:':<17} {component.get('Version', '')}")
+        out.line(f"  {'Version:':<20} {component.get('Version', '')}")
 
 
 def _machine() -> str:
