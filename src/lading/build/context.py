@@ -101,10 +101,13 @@ def _small(root: int, path: str, limit: int) -> bytes | None:
         return None
     except OSError as error:
         raise Invalid(f"{path[:300]} in the build context cannot be read", why=f"{error.strerror}.") from None
-    with open(fd, "rb") as stream:
+    try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise Invalid(f"{path[:300]} in the build context is not a regular file")
-        data = stream.read(limit + 1)
+        with open(fd, "rb", closefd=False) as stream:
+            data = stream.read(limit + 1)
+    finally:
+        os.close(fd)
     if len(data) > limit:
         raise Invalid(f"{path[:300]} in the build context is larger than {limit >> 20} MiB")
     return data

@@ -104,10 +104,13 @@ def _read(root: int, path: str) -> str:
         return ""
     except OSError as error:
         raise Invalid(f"the image's {path} cannot be read", why=f"{error.strerror}.") from None
-    with open(fd, "rb") as stream:
+    try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise Invalid(f"the image's {path} is not a regular file")
-        data = stream.read(_MAX_SIZE + 1)
+        with open(fd, "rb", closefd=False) as stream:
+            data = stream.read(_MAX_SIZE + 1)
+    finally:
+        os.close(fd)
     if len(data) > _MAX_SIZE:
         raise Invalid(f"the image's {path} is larger than {_MAX_SIZE >> 20} MiB")
     return data.decode("utf-8", "replace")

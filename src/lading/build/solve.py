@@ -206,8 +206,10 @@ class Builder:
         if request.labels:
             labels = {**draft.config.config.labels, **request.labels}
             draft = mutate.configure(draft, lambda config: replace(config, labels=labels))
-        draft = self._dated(draft, work)
-        image = self._stored(draft)
+        if state.base is not None and draft.config == state.base.config:
+            image = state.base  # a Dockerfile that adds nothing gives the base image itself
+        else:
+            image = self._stored(self._dated(draft, work))
         for tag in tags:
             if str(tag) not in image.references:
                 self._images.put(str(tag), image.manifest_digest)
