@@ -19,10 +19,11 @@ from lading.engine.model import Config, CreateRequest, ExecRequest, HostConfig
 from lading.engine.roster import Finished
 
 BUSYBOX = shutil.which("busybox") or ""
-TOOLS = (
-    "sh cat ls mkdir touch rm id env pwd echo sleep true false stat chmod ln kill seq ip grep head wc dd nc httpd "
-    "hostname mount umount ps trap yes readlink"
-).split()
+TOOL_NAMES = """
+sh cat ls mkdir touch rm id env pwd echo sleep true false stat chmod ln kill seq ip grep head wc dd nc httpd
+hostname mount umount ps trap yes readlink
+"""
+TOOLS = TOOL_NAMES.split()
 PASSWD = "root:x:0:0::/root:/bin/sh\nmodel:x:1000:1001::/home/model:/bin/sh\n"
 GROUP = "root:x:0:\nmodel:x:1001:\nusers:x:100:model\n"
 CHANGES = ('CMD ["sh"]', "ENV FROM_IMAGE=yes", "LABEL made=by-test")
@@ -33,7 +34,9 @@ def root_tar() -> io.BytesIO:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
 
-        def add(name: str, data: bytes = b"", mode: int = 0o644, kind: bytes = tarfile.REGTYPE, **more: Any) -> None:
+        def add(
+            name: str, data: bytes = b"", mode: int = 0o644, kind: bytes = tarfile.REGTYPE, **more: Any
+        ) -> None:
             info = tarfile.TarInfo(name)
             info.mode, info.type, info.size = mode, kind, len(data)
             for key, value in more.items():
@@ -77,10 +80,14 @@ class World:
     def __init__(self, engine: Assembled, paths: Paths) -> None:
         self.engine, self.paths = engine, paths
 
-    def create(self, *cmd: str, net: str = "none", name: str = "", config: Config | None = None, **host: Any) -> str:
+    def create(
+        self, *cmd: str, net: str = "none", name: str = "", config: Config | None = None, **host: Any
+    ) -> str:
         base = config or Config()
         asked = replace(base, image=base.image or "tiny", cmd=cmd or base.cmd)
-        return self.engine.containers.create(CreateRequest(asked, HostConfig(network_mode=net, **host), name=name))[0]
+        return self.engine.containers.create(
+            CreateRequest(asked, HostConfig(network_mode=net, **host), name=name)
+        )[0]
 
     def run(self, *cmd: str, **more: Any) -> tuple[str, Finished]:
         """Create, start, and wait for the end."""
@@ -136,10 +143,12 @@ def eventually(true: Callable[[], Any], seconds: float = 15.0) -> None:
         time.sleep(0.02)
 
 
-def leftovers(paths: Paths) -> list[str]:
-    """What containers may leave behind and must not."""
-    found = [f"run/{name}" for name in os.listdir(f"{paths.run}/c")]
-    found += [f"containers/{name}" for name in os.listdir(paths.containers)]
+def leftovers(paths: Paths, identifier: str) -> list[str]:
+    """What a container may leave behind and must not: files, mounts, control groups."""
+    found = [f"run/{name}" for name in os.listdir(f"{paths.run}/c") if name == identifier]
+    found += [f"containers/{name}" for name in os.listdir(paths.containers) if name == identifier]
     with open("/proc/self/mountinfo", encoding="utf-8") as file:
         found += [line.split()[4] for line in file if paths.root in line or paths.run in line]
+    for folder, names, _ in os.walk("/sys/fs/cgroup"):
+        found += [f"{folder}/{name}" for name in names if identifier in name]
     return found

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from engine_world import BUSYBOX, World, engine_at, eventually, leftovers, paths_below
 
 from lading.base.errors import Conflict, Invalid, LadingError, NotFound
 from lading.engine.model import Config, ExecRequest, Mount, Resources, Ulimit
-from engine_world import BUSYBOX, World, engine_at, eventually, leftovers, paths_below
 
 pytestmark = pytest.mark.skipif(not BUSYBOX, reason="busybox-static makes the test image")
 
@@ -39,12 +39,14 @@ def test_a_run_from_create_to_nothing(world: World) -> None:
     assert gone.result(5).code == 7
     with pytest.raises(NotFound):
         world.engine.containers.inspect("first")
-    assert leftovers(world.paths) == []
-    assert identifier not in world.engine._rooms.snapshotter.keys()
+    assert leftovers(world.paths, identifier) == []
+    assert not world.engine._rooms.snapshotter.exists(identifier)
 
 
 def test_the_defaults_of_a_process(world: World) -> None:
-    text = world.said("sh", "-c", "id; env; pwd; grep -E 'CapEff|CapInh|CapAmb|Seccomp:|NoNewPrivs' /proc/self/status")
+    text = world.said(
+        "sh", "-c", "id; env; pwd; grep -E 'CapEff|CapInh|CapAmb|Seccomp:|NoNewPrivs' /proc/self/status"
+    )
     assert "uid=0(root) gid=0(root)" in text
     assert "FROM_IMAGE=yes" in text and "HOME=/root" in text and "PATH=/usr/local/sbin" in text
     assert "CapEff:\t00000000a80425fb" in text
@@ -55,7 +57,12 @@ def test_the_defaults_of_a_process(world: World) -> None:
 def test_users_environment_and_directory(world: World) -> None:
     config = Config(user="model", env=("A=1", "FROM_IMAGE"), working_dir="/made/here")
     text = world.said("sh", "-c", "id; echo $A.$FROM_IMAGE; pwd; echo $HOME", config=config)
-    assert text.splitlines() == ["uid=1000(model) gid=1001(model) groups=100(users),1001(model)", "1.", "/made/here", "/home/model"]
+    assert text.splitlines() == [
+        "uid=1000(model) gid=1001(model) groups=100(users),1001(model)",
+        "1.",
+        "/made/here",
+        "/home/model",
+    ]
     with pytest.raises(Invalid, match="unable to find user nobody-here"):
         world.run("true", config=Config(user="nobody-here"))
 
@@ -73,11 +80,12 @@ def test_a_command_that_cannot_run(world: World, cmd: tuple[str, ...], code: int
     assert (state.status, state.exit_code) == ("created", code)
     assert state.error
     world.engine.containers.remove(identifier, False, False)
-    assert leftovers(world.paths) == []
+    assert leftovers(world.paths, identifier) == []
 
 
 def test_stop_asks_then_kills(world: World) -> None:
-    polite = world.up("sh", "-c", "trap 'exit 3' TERM; while true; do sleep 0.05; done")
+    polite = world.up("sh", "-c", "trap 'exit 3' TERM; echo set; while true; do sleep 0.05; done")
+    eventually(lambda: world.output(polite) == "set\n")
     assert world.engine.containers.stop(polite, 10) is True
     assert world.engine.containers.inspect(polite).state.exit_code == 3
     assert world.engine.containers.stop(polite, 10) is False
@@ -185,7 +193,9 @@ def test_limits_are_the_kernels(world: World) -> None:
 
 def test_running_out_of_memory_is_told(world: World) -> None:
     limits = Resources(memory=16 << 20, memory_swap=16 << 20)
-    identifier, finished = world.run("sh", "-c", "x=$(dd if=/dev/zero bs=1M count=200 2>/dev/null | cat -v)", resources=limits)
+    identifier, finished = world.run(
+        "sh", "-c", "x=$(dd if=/dev/zero bs=1M count=200 2>/dev/null | cat -v)", resources=limits
+    )
     state = world.engine.containers.inspect(identifier).state
     assert finished.code != 0 and state.oom_killed
 
@@ -222,8 +232,11 @@ def test_binds(world: World, tmp_path: Path) -> None:
 
 
 def test_init_reaps_and_forwards(world: World) -> None:
-    identifier = world.up("sh", "-c", "trap 'exit 9' TERM; while true; do sleep 0.05; done", init=True)
-    titles, rows = world.engine.containers.top(identifier, "-o pid,args")
+    identifier = world.up(
+        "sh", "-c", "trap 'exit 9' TERM; echo set; while true; do sleep 0.05; done", init=True
+    )
+    eventually(lambda: world.output(identifier) == "set\n")
+    rows = world.engine.containers.top(identifier, "-o pid,args")[1]
     assert len(rows) >= 2
     world.engine.containers.stop(identifier, 10)
     assert world.engine.containers.inspect(identifier).state.exit_code == 9
