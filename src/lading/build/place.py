@@ -175,25 +175,12 @@ class Root:
     def _copy_entry(self, tree: Tree, entry: Entry, parent: int, name: str, how: Attributes) -> None:
         """Anything but a directory; what has the name goes away first, unless it is a directory."""
         self._check()
+        make = self._copy_file if stat.S_ISREG(entry.info.st_mode) else _copy_special
         try:
-            os.unlink(name, dir_fd=parent)
-        except FileNotFoundError:
-            pass
-        except IsADirectoryError:
-            raise Conflict(f'"{name}" is a directory in the image and a file in {tree.name}') from None
-        info = entry.info
-        uid, gid = _owner(tree, info, how)
-        if stat.S_ISREG(info.st_mode):
-            self._copy_file(tree, entry, parent, name, how)
-            return
-        if stat.S_ISLNK(info.st_mode):
-            os.symlink(entry.link, name, dir_fd=parent)
-        else:
-            os.mknod(name, stat.S_IFMT(info.st_mode) | 0o600, info.st_rdev, dir_fd=parent)
-        os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
-        if not stat.S_ISLNK(info.st_mode):
-            os.chmod(name, stat.S_IMODE(how.mode(info.st_mode)), dir_fd=parent)
-        os.utime(name, ns=(info.st_mtime_ns, info.st_mtime_ns), dir_fd=parent, follow_symlinks=False)
+            make(tree, entry, parent, name, how)
+        except FileExistsError:
+            _clear(parent, name, tree.name)
+            make(tree, entry, parent, name, how)
 
     def _copy_file(self, tree: Tree, entry: Entry, parent: int, name: str, how: Attributes) -> None:
         info = entry.info
@@ -202,13 +189,8 @@ class Root:
             target = os.open(name, _NEW, 0o600, dir_fd=parent)
             try:
                 files.copy_data(source, target)
-                after = os.fstat(source)
                 # The cache key speaks of the file as it was listed.
-                if (after.st_size, after.st_mtime_ns, after.st_ino) != (
-                    info.st_size,
-                    info.st_mtime_ns,
-                    info.st_ino,
-                ):
+                if _stamp(os.fstat(source)) != _stamp(info):
                     raise Conflict(f'"{entry.at}" changed while it was copied', hint="Build again.")
                 os.fchown(target, *_owner(tree, info, how))
                 os.fchmod(target, stat.S_IMODE(how.mode(info.st_mode)))
@@ -226,12 +208,7 @@ class Root:
         parent, name = posixpath.split(path)
         fd = self.directory(parent, owner)
         try:
-            try:
-                os.unlink(name, dir_fd=fd)
-            except FileNotFoundError:
-                pass
-            except IsADirectoryError:
-                raise Conflict(f"{path} is a directory in the image") from None
+            _clear(fd, name, "the Dockerfile")
             target = os.open(name, _NEW, 0o600, dir_fd=fd)
             with open(target, "wb") as stream:
                 stream.write(data)
@@ -261,6 +238,34 @@ def _make(parent: int, name: str, path: str, owner: tuple[int, int] | None, mode
     os.chown(name, *(owner or (0, 0)), dir_fd=parent, follow_symlinks=False)
     os.chmod(name, mode, dir_fd=parent)  # mkdir(2) obeys the umask; a fresh directory is no symlink
     return os.open(name, _DIR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+
+
+def _copy_special(tree: Tree, entry: Entry, parent: int, name: str, how: Attributes) -> None:
+    """A symlink, FIFO or device node."""
+    info = entry.info
+    link = stat.S_ISLNK(info.st_mode)
+    if link:
+        os.symlink(entry.link, name, dir_fd=parent)
+    else:
+        os.mknod(name, stat.S_IFMT(info.st_mode) | 0o600, info.st_rdev, dir_fd=parent)
+    os.chown(name, *_owner(tree, info, how), dir_fd=parent, follow_symlinks=False)
+    if not link:
+        os.chmod(name, stat.S_IMODE(how.mode(info.st_mode)), dir_fd=parent)
+    os.utime(name, ns=(info.st_mtime_ns, info.st_mtime_ns), dir_fd=parent, follow_symlinks=False)
+
+
+def _clear(parent: int, name: str, source: str) -> None:
+    """Make room for a file; a directory is not removed for it."""
+    try:
+        os.unlink(name, dir_fd=parent)
+    except FileNotFoundError:
+        pass
+    except IsADirectoryError:
+        raise Conflict(f'"{name}" is a directory in the image and a file in {source}') from None
+
+
+def _stamp(info: os.stat_result) -> tuple[int, int, int]:
+    return info.st_size, info.st_mtime_ns, info.st_ino
 
 
 def _leave(item: tuple[str, int, Entry | None], tree: Tree, how: Attributes) -> None:
