@@ -70,11 +70,21 @@ INSPECTED = {
 }  # fmt: skip
 NETWORKS = [
     {"Id": "6f" * 32, "Name": "host", "Driver": "host", "Scope": "local", "EnableIPv4": True, "Labels": {}},
-    {"Id": "7a" * 32, "Name": "bridge", "Driver": "bridge", "Scope": "local", "EnableIPv4": True, "Labels": {"q": "r"}},
+    {
+        "Id": "7a" * 32,
+        "Name": "bridge",
+        "Driver": "bridge",
+        "Scope": "local",
+        "EnableIPv4": True,
+        "Labels": {"q": "r"},
+    },
 ]
 VOLUMES = {"Volumes": [{"Name": "data", "Driver": "local", "Scope": "local", "Mountpoint": "/m", "Labels": None},
                        {"Name": "cache", "Driver": "local", "Scope": "local", "Mountpoint": "/n", "Labels": {"a": "b"}}]}  # fmt: skip
-TOP = {"Titles": ["UID", "PID", "CMD"], "Processes": [["root", "1", "gunicorn --bind 0.0.0.0:5000 app:app"], ["1000", "22", "x"]]}
+TOP = {
+    "Titles": ["UID", "PID", "CMD"],
+    "Processes": [["root", "1", "gunicorn --bind 0.0.0.0:5000 app:app"], ["1000", "22", "x"]],
+}
 
 
 @pytest.fixture
@@ -87,10 +97,18 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
     served.on("GET", "/networks", lambda _: NETWORKS)
     served.on("GET", "/volumes", lambda _: VOLUMES)
     served.on("GET", "/containers/[^/]*/top", lambda _: TOP)
-    served.on("GET", "/containers/[^/]*/changes", lambda _: [{"Kind": 0, "Path": "/a"}, {"Kind": 1, "Path": "/b"}, {"Kind": 2, "Path": "/c"}])
+    served.on(
+        "GET",
+        "/containers/[^/]*/changes",
+        lambda _: [{"Kind": 0, "Path": "/a"}, {"Kind": 1, "Path": "/b"}, {"Kind": 2, "Path": "/c"}],
+    )
     served.on("GET", "/info", lambda _: {"OSType": "linux"})
     served.on("POST", "/containers/create", lambda _: (201, {"Id": C1, "Warnings": []}))
-    served.on("POST", "/containers/[^/]+/(start|stop|restart|kill|pause|unpause|rename|resize)", lambda _: (204, b""))
+    served.on(
+        "POST",
+        "/containers/[^/]+/(start|stop|restart|kill|pause|unpause|rename|resize)",
+        lambda _: (204, b""),
+    )
     served.on("POST", "/containers/[^/]+/update", lambda _: {"Warnings": []})
     served.on("POST", "/containers/[^/]+/exec", lambda _: (201, {"Id": "e" * 64}))
     served.on("POST", "/exec/[^/]+/start", lambda _: (200, b""))
@@ -107,16 +125,34 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
     served.on("POST", "/containers/prune", lambda _: {"ContainersDeleted": [C1], "SpaceReclaimed": 12345})
     served.on("POST", "/volumes/prune", lambda _: {"VolumesDeleted": ["v"], "SpaceReclaimed": 5})
     served.on("POST", "/networks/prune", lambda _: {"NetworksDeleted": ["n"]})
-    served.on("POST", "/images/prune", lambda _: {"ImagesDeleted": [{"Untagged": "a:b"}, {"Deleted": "sha256:1"}], "SpaceReclaimed": 12_000_000})
+    served.on(
+        "POST",
+        "/images/prune",
+        lambda _: {
+            "ImagesDeleted": [{"Untagged": "a:b"}, {"Deleted": "sha256:1"}],
+            "SpaceReclaimed": 12_000_000,
+        },
+    )
     yield served
     served.close()
 
 
 def docker(daemon: Daemon, *argv: str, cwd: str | None = None) -> subprocess.CompletedProcess[bytes]:
     assert DOCKER
-    env = {**os.environ, "TZ": "UTC", "DOCKER_CONFIG": str(Path(daemon.path).parent), "DOCKER_CLI_HINTS": "false"}
+    env = {
+        **os.environ,
+        "TZ": "UTC",
+        "DOCKER_CONFIG": str(Path(daemon.path).parent),
+        "DOCKER_CLI_HINTS": "false",
+    }
     return subprocess.run(
-        [DOCKER, "-H", daemon.host, *argv], capture_output=True, stdin=subprocess.DEVNULL, timeout=30, env=env, cwd=cwd, check=False
+        [DOCKER, "-H", daemon.host, *argv],
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        timeout=30,
+        env=env,
+        cwd=cwd,
+        check=False,
     )
 
 
@@ -217,7 +253,9 @@ _OF_DOCKER_ONLY = {"ConsoleSize", "MemorySwappiness", "Shell"}
 
 def normal(body: dict[str, Any]) -> Any:
     body = dict(body)
-    caps = {k: [c.removeprefix("CAP_") for c in body["HostConfig"].get(k) or []] for k in ("CapAdd", "CapDrop")}
+    caps = {
+        k: [c.removeprefix("CAP_") for c in body["HostConfig"].get(k) or []] for k in ("CapAdd", "CapDrop")
+    }
     body["HostConfig"] = {**body["HostConfig"], **caps}
     host = {k: v for k, v in body.pop("HostConfig").items() if k not in _OF_DOCKER_ONLY}
     networking = body.pop("NetworkingConfig", None) or {}

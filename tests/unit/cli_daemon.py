@@ -49,7 +49,11 @@ class Daemon:
         self.listener.bind(self.path)
         self.listener.listen(64)
         self.on("GET|HEAD", "/_ping", lambda _: "OK")
-        self.on("GET", "/version", lambda _: {"Version": "1.0", "ApiVersion": "1.50", "MinAPIVersion": "1.24", "Os": "linux"})
+        self.on(
+            "GET",
+            "/version",
+            lambda _: {"Version": "1.0", "ApiVersion": "1.50", "MinAPIVersion": "1.24", "Os": "linux"},
+        )
         threading.Thread(target=self._accept, daemon=True).start()
 
     @property
@@ -126,7 +130,13 @@ class Daemon:
 
 
 def respond(sock: socket.socket, status: int, value: Any, head: bool = False) -> None:
-    data = value if isinstance(value, bytes) else value.encode() if isinstance(value, str) else json.dumps(value).encode()
+    data = (
+        value
+        if isinstance(value, bytes)
+        else value.encode()
+        if isinstance(value, str)
+        else json.dumps(value).encode()
+    )
     kind = "text/plain" if isinstance(value, str) else "application/json"
     if status == 204:
         sock.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
@@ -159,7 +169,9 @@ class Container:
 
     ID = "c0ffee" + "0" * 58
 
-    def __init__(self, daemon: Daemon, script: Callable[[Container, Callable[[int, bytes], None]], int]) -> None:
+    def __init__(
+        self, daemon: Daemon, script: Callable[[Container, Callable[[int, bytes], None]], int]
+    ) -> None:
         self.daemon, self.script = daemon, script
         self.body: dict[str, Any] = {}
         self.stdin = bytearray()
@@ -209,7 +221,9 @@ class Container:
         self.stdin_closed.set()
 
     def _wait(self, request: Request) -> None:
-        request.sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
+        request.sock.sendall(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
         self.ended.wait(20)
         data = json.dumps({"StatusCode": self.code}).encode()
         request.sock.sendall(b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data))
@@ -229,7 +243,11 @@ class Container:
 
 
 def lading(
-    daemon: Daemon | None, *argv: str, stdin: bytes | int = b"", environ: dict[str, str] | None = None, cwd: str | None = None
+    daemon: Daemon | None,
+    *argv: str,
+    stdin: bytes | int = b"",
+    environ: dict[str, str] | None = None,
+    cwd: str | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
     """Run the real command line in a process of its own."""
     env = {**os.environ, "TZ": "UTC", **(environ or {})}
@@ -237,5 +255,11 @@ def lading(
     host = ["-H", daemon.host] if daemon else []
     piped: dict[str, Any] = {"stdin": stdin} if isinstance(stdin, int) else {"input": stdin}
     return subprocess.run(
-        [sys.executable, "-m", "lading", *host, *argv], capture_output=True, timeout=30, env=env, cwd=cwd, check=False, **piped
+        [sys.executable, "-m", "lading", *host, *argv],
+        capture_output=True,
+        timeout=30,
+        env=env,
+        cwd=cwd,
+        check=False,
+        **piped,
     )

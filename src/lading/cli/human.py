@@ -6,11 +6,6 @@ _DECIMAL = ("B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB")
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB")
 
 
-def significant(value: float, digits: int) -> str:
-    """Go's `%.<digits>g` for the numbers that sizes have."""
-    return f"{value:.{digits}g}" if value < 10**digits else f"{value:.{digits - 1}e}"
-
-
 def _scaled(size: float, base: float, units: tuple[str, ...]) -> tuple[float, str]:
     at = 0
     while size >= base and at < len(units) - 1:
@@ -22,7 +17,7 @@ def _scaled(size: float, base: float, units: tuple[str, ...]) -> tuple[float, st
 def size(count: float, digits: int = 4) -> str:
     """Powers of 1000, four significant digits: `72.8MB`."""
     value, unit = _scaled(count, 1000.0, _DECIMAL)
-    return significant(value, digits) + unit
+    return f"{value:.{digits}g}{unit}"
 
 
 def size3(count: float) -> str:
@@ -33,7 +28,7 @@ def size3(count: float) -> str:
 def binary(count: float) -> str:
     """Powers of 1024, four significant digits: `1.944GiB`."""
     value, unit = _scaled(count, 1024.0, _BINARY)
-    return significant(value, 4) + unit
+    return f"{value:.4g}{unit}"
 
 
 def duration(seconds: float) -> str:

@@ -6,6 +6,7 @@ are needed by name. Wrong values are UsageErrors that name the flag and show the
 
 from __future__ import annotations
 
+import _socket
 import os
 
 from lading.cli.createbody import environment as _expand
@@ -137,7 +138,7 @@ def publish(item: str) -> list[tuple[str, dict[str, str]]]:
         parts = body.split(":")
         if len(parts) > 2:
             address, parts = ":".join(parts[:-2]), parts[-2:]
-    if len(parts) > 2 or (address and ":" not in address and not _ipv4(address)):
+    if len(parts) > 2 or (address and not _is_address(address)):
         raise wrong("publish", item, f"invalid IP address: {address or item}")
     inner = parts[-1]
     outer = parts[0] if len(parts) == 2 else ""
@@ -188,9 +189,14 @@ def _range(flag: str, item: str, text: str) -> tuple[int, int]:
     return int(first), int(last)
 
 
-def _ipv4(text: str) -> bool:
-    parts = text.split(".")
-    return len(parts) == 4 and all(p.isascii() and p.isdigit() and len(p) < 4 and int(p) < 256 for p in parts)
+def _is_address(text: str) -> bool:
+    for family in (_socket.AF_INET, _socket.AF_INET6):
+        try:
+            _socket.inet_pton(family, text)
+        except (OSError, ValueError):
+            continue
+        return True
+    return False
 
 
 def fields(text: str) -> list[str]:

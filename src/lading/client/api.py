@@ -87,9 +87,6 @@ class Client:
             else:
                 peer.send(method, address, dumps(body).encode(), JSON)
             return peer.receive(method)
-        except (BrokenPipeError, ConnectionResetError):
-            self.close()
-            return None
         except Broken as error:
             self.close()
             if error.early:

@@ -66,21 +66,21 @@ class Connection:
         lines = [f"{method} {target} HTTP/1.1", "Host: lading"]
         for name, value in (headers or {}).items():
             lines.append(f"{name}: {value}")
-        if body is None or isinstance(body, bytes):
-            data = body or b""
-            if data or method in ("POST", "PUT"):
-                lines.append(f"Content-Length: {len(data)}")
-            self.sock.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + data)
-            return
-        lines.append("Transfer-Encoding: chunked")
-        self.sock.sendall("\r\n".join(lines).encode() + b"\r\n\r\n")
+        whole = body if isinstance(body, bytes) else b""
+        if not (body is None or isinstance(body, bytes)):
+            lines.append("Transfer-Encoding: chunked")
+        elif whole or method in ("POST", "PUT"):
+            lines.append(f"Content-Length: {len(whole)}")
         try:
-            for piece in body:
-                if piece:
-                    self.sock.sendall(b"%x\r\n%b\r\n" % (len(piece), piece))
-            self.sock.sendall(b"0\r\n\r\n")
+            self.sock.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + whole)
+            if body is not None and not isinstance(body, bytes):
+                for piece in body:
+                    if piece:
+                        self.sock.sendall(b"%x\r\n%b\r\n" % (len(piece), piece))
+                self.sock.sendall(b"0\r\n\r\n")
         except (BrokenPipeError, ConnectionResetError):
-            # The server may answer (an error, most often) and close before it has read the whole body.
+            # The server may answer (an error, most often) and close before it has read the whole body; where there is
+            # no answer, `receive` tells.
             return
 
     def receive(self, method: str = "GET") -> Response:
@@ -203,6 +203,10 @@ class Response:
 
 def _number(text: str, base: int) -> int:
     digits = text.strip()
-    if not digits or len(digits) > 16 or digits.strip("0123456789abcdefABCDEF"):
+    if (
+        not digits
+        or len(digits) > 16
+        or digits.strip("0123456789abcdefABCDEF" if base == 16 else "0123456789")
+    ):
         raise Broken(f"{text[:40]!r} is not a size")
     return int(digits, base)
