@@ -80,6 +80,7 @@ class World:
         self.netlink.request([route.add_veth("cable", 1500, 0, "eth0", b"\x02\0\0\0\0\x02", self.outside)])
         self._address(links.index_of("cable"), HOST, HOST6)
         netns.inside(self.outside, self._furnish_outside)
+        links.await_carrier(self.netlink, links.index_of("cable"))
 
     def close(self) -> None:
         self.networks.close()

@@ -142,6 +142,17 @@ def test_what_a_container_sees(lab: World) -> None:
     assert held == {("127.0.0.1", 8), ("::1", 128), ("10.213.0.7", 24)}
 
 
+def test_the_first_packet_is_not_lost(lab: World) -> None:
+    """A lost one is sent again after a second; before `attach` waited for the carrier one start in five lost it."""
+    lab.serve(lab.host, "host", 7000)
+    for number in range(2, 22):
+        with sandbox(lab.networks) as fd:
+            lab.networks.attach(fd, eth(number))
+            start = time.monotonic()
+            assert ask(fd, NEAR.gateway, 7000, wait=5) == f"host 10.213.0.{number}"
+            assert time.monotonic() - start < 0.9
+
+
 def test_attach_is_whole_or_nothing(lab: World) -> None:
     before = interfaces()
     with sandbox(lab.networks) as fd:

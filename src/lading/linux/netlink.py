@@ -127,18 +127,18 @@ class Netlink:
     def close(self) -> None:
         self._socket.close()
 
-    def request(self, messages: Sequence[Message]) -> None:
-        """Send all messages in one datagram; raise OSError for the first that failed.
+    def request(self, messages: Sequence[Message]) -> list[bytes]:
+        """Send all messages in one datagram; return the bodies of answers; raise OSError for the first failure.
 
-        The kernel handles them in order, and for rtnetlink goes on after a failure: the caller undoes what
-        it must.
+        The kernel handles them in order and goes on after a failure: the caller undoes what it must.
         """
         with self._lock:
             first, packets = self._numbered([(message, NLM_F_ACK) for message in messages])
             self._socket.send(packets)
-            failure = self._acknowledgements(first, messages)
+            answers, failure = self._acknowledgements(first, messages)
         if failure is not None:
             raise failure
+        return answers
 
     def transaction(self, begin: Message, messages: Sequence[Message], end: Message) -> None:
         """Send an nfnetlink batch, which happens whole or not at all; raise OSError for the first failure.
@@ -199,18 +199,24 @@ class Netlink:
                     continue
                 found.append((kind, body))
 
-    def _acknowledgements(self, first: int, messages: Sequence[Message]) -> OSError | None:
-        """Read one acknowledgement per message: the kernel has written them when send(2) returns."""
+    def _acknowledgements(
+        self, first: int, messages: Sequence[Message]
+    ) -> tuple[list[bytes], OSError | None]:
+        """Read answers and one acknowledgement per message: the kernel has written them when send(2) returns."""
         missing = len(messages)
+        answers: list[bytes] = []
         failure = None
         while missing:
             for kind, flags, sequence, body in self._packets(socket.MSG_DONTWAIT):
                 index = sequence - first
-                if kind != _NLMSG_ERROR or not 0 <= index < len(messages):
+                if not 0 <= index < len(messages):
+                    continue
+                if kind != _NLMSG_ERROR:
+                    answers.append(body)
                     continue
                 missing -= 1
                 failure = failure or _failure(flags, body, messages[index].label)
-        return failure
+        return answers, failure
 
     def _verdict(self, first: int, whole: Sequence[Message]) -> OSError | None:
         """Read until the batch's last inner message, or the batch itself, has been answered."""

@@ -248,9 +248,7 @@ def mask(register: int, bits: bytes) -> bytes:
 def lookup(
     name: str, identifier: int, register: int, *, into: int | None = None, inverted: bool = False
 ) -> bytes:
-    """Go on when the key in `register` is in the set (not in it, `inverted`); a map's value goes to
-    `into`.
-    """
+    """Go on when the key in `register` is in the set (`inverted`: is not); a map's value goes to `into`."""
     parts = [text(1, name), be32(2, register)]
     if into is not None:
         parts.append(be32(3, into))

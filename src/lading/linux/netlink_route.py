@@ -28,7 +28,15 @@ _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _GETROUTE = 24, 26
 
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 1, 3, 4, 10, 18, 28
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_OPERSTATE, _IFLA_LINKINFO, _IFLA_NET_NS_FD = (
+    1,
+    3,
+    4,
+    10,
+    16,
+    18,
+    28,
+)
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _VETH_INFO_PEER = 1
 _BRPORT_MODE = 4
@@ -36,6 +44,7 @@ _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
 _IFA_F_NODAD = 0x02
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
 _IFF_UP = 1
+_PASSES = (b"\0", b"\6")  # IF_OPER_UNKNOWN, IF_OPER_UP
 _RT_TABLE_MAIN, _RTPROT_BOOT, _RT_SCOPE_UNIVERSE, _RTN_UNICAST = 254, 3, 0, 1
 
 _LINK = struct.Struct("=BxHiII")
@@ -52,6 +61,7 @@ class Link(NamedTuple):
     mtu: int
     up: bool
     master: int
+    ready: bool  # its operational state is up or unknown (RFC 2863): it passes packets
 
 
 def _family(address: bytes) -> int:
@@ -59,17 +69,14 @@ def _family(address: bytes) -> int:
 
 
 def add_bridge(name: str, mac: bytes, mtu: int) -> Message:
-    """A bridge, still down. Its address is given, or it would follow its ports' and break every neighbour's
-    cache.
-    """
+    """A bridge, still down. Without an address it would take its ports', and change it as they come and go."""
     body = _LINK.pack(0, 0, 0, 0, 0) + text(_IFLA_IFNAME, name) + attr(_IFLA_ADDRESS, mac)
     body += u32(_IFLA_MTU, mtu) + nested(_IFLA_LINKINFO, text(_INFO_KIND, "bridge"))
     return Message(_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"create bridge {name}")
 
 
 def add_veth(name: str, mtu: int, master: int, peer: str, peer_mac: bytes, peer_ns: int) -> Message:
-    """A veth pair: this end up and a port of `master` (0 for none), the peer in the namespace `peer_ns` and
-    down.
+    """A veth pair: this end up and a port of `master` (0 for none), the peer down in the namespace `peer_ns`.
 
     The peer is born in its namespace, so that nothing needs moving and no name on the host can clash with
     "eth0".
@@ -125,9 +132,7 @@ def delete_link(name: str) -> Message:
 
 
 def add_address(index: int, address: bytes, prefix: int) -> Message:
-    """An address with its connected route. IPv6 skips duplicate address detection: the allocator is the
-    authority.
-    """
+    """An address with its connected route; IPv6 without duplicate detection, since an allocator chose it."""
     family = _family(address)
     flags = _IFA_F_NODAD if family == socket.AF_INET6 else 0
     body = _ADDRESS.pack(family, prefix, flags, _RT_SCOPE_UNIVERSE, index)
@@ -159,8 +164,15 @@ def links() -> Message:
     return Message(_GETLINK, 0, _LINK.pack(0, 0, 0, 0, 0), "list interfaces")
 
 
+def link(index: int) -> Message:
+    """One interface. Since Linux 6.1 this also makes the kernel act on a carrier that has just come
+    (net/core/rtnetlink.c, rtnl_getlink: linkwatch_sync_dev).
+    """
+    return Message(_GETLINK, 0, _LINK.pack(0, 0, index, 0, 0), f"look at interface {index}")
+
+
 def link_of(body: bytes) -> Link:
-    """Decode one message of the `links` dump."""
+    """Decode an answer to `link` or one message of the `links` dump."""
     _, _, index, flags, _ = _LINK.unpack_from(body)
     found = attributes(body, _LINK.size)
     info = attributes(found.get(_IFLA_LINKINFO, b""))
@@ -171,6 +183,7 @@ def link_of(body: bytes) -> Link:
         int.from_bytes(found.get(_IFLA_MTU, b""), sys.byteorder),
         bool(flags & _IFF_UP),
         int.from_bytes(found.get(_IFLA_MASTER, b""), sys.byteorder),
+        found.get(_IFLA_OPERSTATE, b"\0") in _PASSES,
     )
 
 

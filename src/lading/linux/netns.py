@@ -44,9 +44,7 @@ def create(setup: Callable[[int], None]) -> int:
 
 
 def inside(fd: int, work: Callable[[], T]) -> T:
-    """What `work()` returns when it runs in the network namespace `fd` (setns(2) moves only the calling
-    thread).
-    """
+    """What `work()` returns when it runs in the network namespace `fd`; setns(2) moves only one thread."""
 
     def go() -> T:
         calls.check(calls.libc.setns(ctypes.c_int(fd), ctypes.c_int(_CLONE_NEWNET)), "setns(CLONE_NEWNET)")

@@ -15,8 +15,7 @@ _SEARCH_LIMIT = 1 << 20
 
 
 def allocate(subnet: str, taken: Container[str], requested: str = "", *, after: str = "") -> str:
-    """A free address of `subnet`: the requested one, or the next free one after `after` (and then from the
-    start).
+    """A free address of `subnet`: the requested one, or the next free one after `after`, coming round.
 
     `taken` holds addresses in their canonical text, the gateway's among them. Giving the address that was
     handed out last as `after` keeps a freed address unused for as long as possible, so that nobody still
@@ -53,9 +52,7 @@ def allocate(subnet: str, taken: Container[str], requested: str = "", *, after: 
 
 
 def _usable(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> tuple[int, int]:
-    """First and last host address: without the network's own and IPv4's broadcast, but for /31 and /32 (RFC
-    3021).
-    """
+    """First and last host address: the network's own and IPv4's broadcast are none, but in a /31 (RFC 3021)."""
     first, last = int(network.network_address), int(network.broadcast_address)
     if network.max_prefixlen - network.prefixlen < 2:
         return first, last
@@ -63,9 +60,7 @@ def _usable(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> tuple[int
 
 
 def mac_of(ipv4: str) -> str:
-    """A MAC address that follows from an IPv4 address: locally administered, and unique where the address
-    is.
-    """
+    """A locally administered MAC address that follows from an IPv4 address: unique where that is."""
     packed = pack_address(ipv4)
     if len(packed) != 4:
         raise Invalid(f"{ipv4} is not an IPv4 address")
@@ -83,9 +78,7 @@ or never.
 
 
 def pick_subnet(taken: Iterable[str]) -> str:
-    """The first default subnet that overlaps nothing in `taken` (the host's routes and other networks'
-    subnets).
-    """
+    """The first default subnet that overlaps none of `taken`: the host's routes and other networks."""
     used = [network for network in map(parse_subnet, taken) if network.version == 4]
     for subnet in default_subnets:
         candidate = ipaddress.ip_network(subnet)

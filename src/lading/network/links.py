@@ -11,6 +11,7 @@ import errno
 import ipaddress
 import os
 import socket
+import time
 
 from lading.linux import netlink_route as route
 from lading.linux import netns
@@ -18,6 +19,7 @@ from lading.linux.netlink import ROUTE, Message, Netlink
 from lading.network.addresses import mac_of
 from lading.network.values import Bridge, Interface, pack_address, pack_mac, parse_subnet
 
+_CARRIER_TRIES = 100  # of a millisecond; one is enough since Linux 6.1
 _LOOPBACK_INDEX = 1  # every network namespace is born with lo as its first interface (net/core/dev.c)
 
 
@@ -42,6 +44,7 @@ def attach(netlink: Netlink, sandbox_fd: int, interface: Interface) -> None:
     try:
         netlink.request([route.hairpin(name)])
         netns.inside(sandbox_fd, lambda: _configure(interface))
+        await_carrier(netlink, index_of(name), master)
     except BaseException:
         delete(netlink, name)
         raise
@@ -70,6 +73,19 @@ def _configure(interface: Interface) -> None:
             messages.append(route.add_default_route(index, pack_address(gateway)))
     with Netlink(ROUTE) as netlink:
         netlink.request(messages)
+
+
+def await_carrier(netlink: Netlink, *indexes: int) -> None:
+    """Return when these interfaces pass packets.
+
+    The host's end gets its carrier when the container's end comes up, and the bridge its own from its first port;
+    the kernel acts on that a little later, and drops what is sent before. A container that connects at once would
+    lose its first packet, and wait a second for the next: it was one start in five.
+    """
+    for _ in range(_CARRIER_TRIES):
+        if all(route.link_of(body).ready for body in netlink.request([route.link(i) for i in indexes])):
+            return
+        time.sleep(0.001)
 
 
 def detach(netlink: Netlink, host_name: str) -> None:

@@ -1,23 +1,23 @@
 """The one nftables table: which packets lading translates, masquerades, lets through and drops. Pure.
 
-Owns the ruleset as a list of netlink messages; sends nothing. Every port, bridge and subnet is an element
-of a set or map, so publishing a port is one element and a packet costs one hash lookup however many there
-are.
+Owns the ruleset as a list of netlink messages; sends nothing. Every port, bridge and subnet is an element of a
+set or map, so publishing a port is one element, and a packet costs one lookup however many there are.
 
-What the table says, in words:
+What the table says, chain by chain:
 
-    raw          nothing that did not come from the host itself may carry an address of 127.0.0.0/8. Without
-    it route_localnet, which lets 127.0.0.1 reach containers, would open the host's loopback to its
-    neighbours and to containers (CVE-2020-8558), and a port published on 127.0.0.1 to both. prerouting,  a
-    published port goes to its container: first the ports of one address, then those of every local output
-    address. postrouting  what leaves for elsewhere takes the host's address; so does what comes from
-    127.0.0.1 (it could not be answered) and what a container sends to a published port (its neighbour on
-    the same bridge would answer it directly, around the translation). forward      within a bridge all
-    pass; an internal bridge has no outside; into a bridge pass answers and published ports only, so neither
-    another bridge nor a neighbour with a route gets in; the rest, which is none of lading's, passes.
+- raw: what does not come from the host itself may carry no address of 127.0.0.0/8. Without this, route_localnet,
+  which lets 127.0.0.1 reach containers, would open the host's loopback to its neighbours and to containers
+  (CVE-2020-8558), and to both a port that is published on 127.0.0.1 only.
+- prerouting, output: a published port goes to its container; first the ports of one address, then those of
+  every local address.
+- postrouting: what leaves for elsewhere takes the host's address. So does what comes from 127.0.0.1, which could
+  not be answered, and what a container sends to a published port, since its neighbour on the same bridge would
+  answer it directly, around the translation.
+- forward: within a bridge all passes; an internal bridge has no outside; into a bridge pass answers and published
+  ports only, so neither another bridge nor a neighbour with a route gets in. The rest is none of lading's.
 
-An accept here does not overrule another table: where dockerd has set the policy of iptables' FORWARD chain
-to DROP, forwarded packets of containers are dropped there.
+An accept here does not overrule another table: where dockerd has set the policy of the FORWARD chain of iptables
+to DROP, forwarded packets of containers are dropped there (`Networks.obstacles` tells).
 """
 
 from __future__ import annotations
@@ -138,10 +138,9 @@ def _sets(table: str) -> Iterator[Message]:
         for name in (f"subnets{family.suffix}", f"masquerade{family.suffix}"):
             yield nft.add_set(table, name, _ID[name], [family.type], interval=True)
         value = [family.type, _PORT]
-        for name, key in ((f"ports{family.suffix}", [_PROTO, _PORT]),):
-            yield nft.add_set(table, name, _ID[name], key, value)
-        name = f"ports_at{family.suffix}"
-        yield nft.add_set(table, name, _ID[name], [family.type, _PROTO, _PORT], value)
+        everywhere, at = f"ports{family.suffix}", f"ports_at{family.suffix}"
+        yield nft.add_set(table, everywhere, _ID[everywhere], [_PROTO, _PORT], value)
+        yield nft.add_set(table, at, _ID[at], [family.type, _PROTO, _PORT], value)
 
 
 def _bridge_elements(table: str, bridges: tuple[Bridge, ...]) -> Iterator[Message]:

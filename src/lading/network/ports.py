@@ -20,10 +20,10 @@ _INODE = re.compile(r"socket:\[(\d+)\]")
 
 
 def reserve(protocol: str, host_ip: str, port: int) -> int:
-    """A descriptor that keeps (protocol, address, port) while it is open anywhere; port 0 lets the kernel
-    choose.
+    """A descriptor that keeps (protocol, address, port) while it is open anywhere.
 
-    `host_ip` "" is every IPv4 address. Conflict names the process that has the port, when /proc tells.
+    `host_ip` "" is every IPv4 address, port 0 lets the kernel choose. Conflict names the process that has the
+    port, when /proc tells.
     """
     check_protocol(protocol)
     if port != 0:

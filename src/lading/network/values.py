@@ -56,9 +56,7 @@ def parse_subnet(subnet: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
 
 @dataclass(frozen=True)
 class Bridge:
-    """A bridge of the host. `gateway` is the host's own address on it; `internal` bridges reach nothing
-    outside.
-    """
+    """A bridge of the host. `gateway` is the host's address on it; an `internal` one reaches nothing else."""
 
     name: str
     subnet: str = ""
@@ -122,9 +120,7 @@ class Interface:
 
 @dataclass(frozen=True)
 class Forward:
-    """A published port. `host_ip` "" (or the unspecified address) is every local address of the guest's
-    family.
-    """
+    """A published port. `host_ip` "", "0.0.0.0" or "::" is every local address of the guest's family."""
 
     protocol: str
     host_ip: str
