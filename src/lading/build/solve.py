@@ -28,8 +28,9 @@ from lading.build.layers import Layers
 from lading.build.ports import Executor
 from lading.build.progress import Finished, Notice, Progress
 from lading.build.request import BuildRequest
-from lading.build.stage import StageBuild, Work
+from lading.build.stage import StageBuild
 from lading.build.state import COMMENT, State, from_image, from_scratch
+from lading.build.work import Work
 from lading.image import mutate, reference
 from lading.image.config import History
 from lading.image.descriptor import Platform, host_platform, parse_platform
@@ -213,7 +214,7 @@ class Builder:
         for tag in tags:
             if str(tag) not in image.references:
                 self._images.put(str(tag), image.manifest_digest)
-        self._cache.used(work.hits or [])
+        self._cache.used(work.hits)
         return image
 
     def _dated(self, draft: Draft, work: Work) -> Draft:

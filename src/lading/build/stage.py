@@ -1,108 +1,29 @@
 """Solving one stage: instruction after instruction, from the cache where it can, else by doing it.
 
 Owns what each instruction's key is made of and the order look up, do, remember. Files are written by
-`transfer` and `place`, configs changed by `metadata`, layers made by `layers`, commands run by the executor.
+`transfer` and `place`, configs changed by `metadata`, layers made by `layers`, commands run by `command`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from lading.base import clock
-from lading.base.errors import Cancelled, LadingError, Unsupported
-from lading.build import metadata, mounts, owners, transfer
-from lading.build.cache import Cache, Record
+from lading.base.errors import LadingError
+from lading.build import command, metadata, owners, transfer
+from lading.build.cache import Record
 from lading.build.cache import key as cache_key
-from lading.build.contents import Contents
 from lading.build.dockerfile import DockerfileError, Instruction
 from lading.build.dockerfile import instructions as ins
-from lading.build.failure import StepFailed, Tail, located
-from lading.build.layers import Layers
+from lading.build.failure import located
 from lading.build.place import Root, full_disk
-from lading.build.ports import Executor, Step, StepMount
-from lading.build.progress import Log, Progress, Vertex
-from lading.build.request import BuildRequest
 from lading.build.state import State
 from lading.build.tree import Tree
+from lading.build.work import Mark, Work
 from lading.image.config import ContainerConfig
-from lading.store.images import Images
-from lading.store.snapshots import Snapshotter
-
-
-@dataclass
-class Work:
-    """What all stages of one build share."""
-
-    request: BuildRequest
-    file: str  # the Dockerfile's name in errors
-    images: Images
-    snapshots: Snapshotter
-    cache: Cache
-    contents: Contents
-    layers: Layers
-    executor: Executor
-    caches: mounts.Caches
-    context: Tree | None
-    host_trust: bool
-    report: Callable[[Progress], None]
-    step_id: Callable[[], str]
-    total: int = 0
-    number: int = 0
-    build_id: str = ""
-    hits: list[Record] | None = None
-    unpacked: set[str] | None = None
-
-    def check(self) -> None:
-        """Cancelled, when the caller has asked to stop."""
-        if self.request.cancelled():
-            raise Cancelled("the build was cancelled")
-
-    def unpack(self, state: State) -> None:
-        """Make sure the files of the base image are there, before the first step that needs them."""
-        base = state.base
-        if base is not None and base.manifest.layers and not self.snapshots.exists(base.chain_id or ""):
-            self.images.unpack(base)
-
-    @contextlib.contextmanager
-    def vertex(self, text: str, stage: str) -> Iterator[Mark]:
-        """One numbered step as progress: started, then completed with what `Mark` was told."""
-        self.number += 1
-        mark = Mark(
-            Vertex(f"{self.build_id}-{self.number}", text, self.number, self.total, stage, clock.now_ns()),
-            self.report,
-        )
-        self.report(mark.value)
-        try:
-            yield mark
-        except BaseException as error:
-            what = error.what if isinstance(error, LadingError) else "interrupted"
-            mark.change(completed_ns=clock.now_ns(), error=what)
-            raise
-        mark.change(completed_ns=clock.now_ns())
-
-
-class Mark:
-    """The vertex of the running step."""
-
-    def __init__(self, value: Vertex, report: Callable[[Progress], None]) -> None:
-        self.value = value
-        self.report = report
-        self.final: dict[str, object] = {}
-
-    def change(self, **fields: object) -> None:
-        self.value = replace(self.value, **{**self.final, **fields})  # type: ignore[arg-type]
-        self.report(self.value)
-
-    def cached(self) -> None:
-        """To be said at completion."""
-        self.final["cached"] = True
-
-    def result(self, digest: str) -> None:
-        self.final["result"] = digest
 
 
 class StageBuild:
@@ -182,7 +103,7 @@ class StageBuild:
         if self.work.request.no_cache:
             return None
         record = self.work.cache.find(key)
-        if record is not None and self.work.hits is not None:
+        if record is not None:
             self.work.hits.append(record)
         return record
 
@@ -279,148 +200,12 @@ class StageBuild:
         with self.work.layers.scratch(None) as snapshot, self.work.snapshots.mounted(snapshot) as fd:
             yield fd
 
-    # --- RUN ---
-
     def _run(self, one: ins.Run, mark: Mark) -> None:
-        state, work = self.state, self.work
-        self._refuse(one)
-        shell = metadata.shell_of(state.config)
-        argv, shown = self._command(one, shell)
-        options = [
-            mounts.read(mount, self._expand_text(one), state.config.working_dir) for mount in one.mounts
-        ]
-        args = state.scope.step_args()
-        network = one.network if one.network not in ("", "default") else work.request.network_mode
-        key = self._key(
-            "run", argv, state.config.env, args, state.config.working_dir, state.config.user, network,
-            sorted(work.request.extra_hosts), [self._mount_key(option) for option in options],
-        )  # fmt: skip
-        prefix = (
-            "|" + " ".join([str(len(args)), *(f"{n}={v}" for n, v in args.items())]) + " " if args else ""
-        )
-        text = f"RUN {prefix}{' '.join(argv) if one.argv is None else shlex.join(argv)}"
-        env = {
-            "PATH": metadata.DEFAULT_PATH,
-            **state.scope.proxies(),
-            **args,
-            **metadata.environment(state.config),
-        }
+        command.refuse(one)
+        execution = command.Execution(self.work, self.state, one, mark)
+        self._solve(self._key("run", *execution.parts()), execution.history(), mark, execution.perform)
+        self.state.workdir_made = self.state.config.working_dir
 
-        def execute(snapshot: str) -> None:
-            with contextlib.ExitStack() as stack:
-                made = [self._mount(option, stack) for option in options]
-                stubs = self._prepare(snapshot, options)
-                tail = Tail()
-                step = Step(
-                    id=work.step_id(),
-                    rootfs=work.snapshots.rootfs(snapshot),
-                    argv=argv,
-                    env=tuple(f"{name}={value}" for name, value in env.items()),
-                    working_dir=state.config.working_dir or "/",
-                    user=state.config.user,
-                    network_mode=network or "default",
-                    host_trust=work.host_trust,
-                    extra_hosts=work.request.extra_hosts,
-                    limits=work.request.limits,
-                    output=self._output(mark, tail),
-                    cancelled=work.request.cancelled,
-                    mounts=tuple(made),
-                )
-                mark.change(container=step.id)
-                code = work.executor.run(step)
-                work.check()
-                if code != 0:
-                    raise StepFailed(code, shown, one, work.file, tail.text())
-                if stubs:
-                    with work.snapshots.mounted(snapshot) as fd:
-                        stubs.clear(fd)
-
-        self._solve(key, text, mark, execute)
-        state.workdir_made = state.config.working_dir
-
-    def _refuse(self, one: ins.Run) -> None:
-        where = f"line {one.position.line}, column {one.position.column}"
-        if one.security == "insecure":
-            raise Unsupported(
-                f"RUN --security=insecure is not supported ({where})", hint="Leave the flag out."
-            )
-        if one.devices:
-            raise Unsupported(f"RUN --device is not supported ({where})", hint="Leave the flag out.")
-
-    def _expand_text(self, one: ins.Run) -> Callable[[str], str]:
-        scope = self.state.scope
-        return lambda text: scope.expand(ins.Word(text, one.position, literal=True))
-
-    def _command(self, one: ins.Run, shell: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """What to run and how errors show it. Here-documents go to the shell, which reads them itself."""
-        if one.argv is not None:
-            return one.argv, one.argv
-        if not one.heredocs:
-            return (*shell, one.line), (*shell, one.line)
-        first = one.heredocs[0]
-        alone = len(one.heredocs) == 1 and one.line.startswith("<<") and len(one.line.split()) == 1
-        if not alone:
-            script = one.line + "".join(f"\n{doc.content}{doc.name}" for doc in one.heredocs) + "\n"
-            return (*shell, script), (*shell, one.line)
-        content = first.content
-        if content.startswith("#!"):
-            # The program of the first line reads the script from descriptor 9, which leaves it its standard
-            # input.
-            program = content[2:].split("\n", 1)[0].strip()
-            mark = "LADING_" + cache_key(content)[:16]
-            script = f"{program} /proc/self/fd/9 9<<'{mark}'\n{content}{mark}\n"
-            return (*shell, script), (*shell, one.line)
-        return (*shell, content), (*shell, one.line)
-
-    def _mount_key(self, option: mounts.Options) -> list[object]:
-        """Caches and tmpfs count by their options, a bind by what the files are."""
-        described: list[object] = [option.type, option.target, sorted(option.values.items())]
-        if option.type == "bind" and self.work.context is not None:
-            tree = self.work.context
-            found = tree.select(option.values.get("source") or ".")
-            contents = self.work.contents.fresh if self.work.request.ephemeral else self.work.contents.of
-            described.append(transfer.digest(_WHOLE, tree, found, contents))
-        return described
-
-    def _mount(self, option: mounts.Options, stack: contextlib.ExitStack) -> StepMount:
-        source = ""
-        if option.type == "cache":
-            source = stack.enter_context(self.work.caches.open(option))
-        elif option.type == "bind":
-            source = mounts.bind_source(self.work.context, option)
-        return mounts.step_mount(option, source)
-
-    def _prepare(self, snapshot: str, options: list[mounts.Options]) -> mounts.Stubs:
-        """The working directory of the base image, mount points, and what of them is to go away after the
-        step.
-        """
-        state, work = self.state, self.work
-        stubs = mounts.Stubs()
-        whole = work.snapshots.rootfs(snapshot).type == "bind"
-        directory = state.config.working_dir or "/"
-        missing = directory not in ("/", state.workdir_made)
-        if not (whole or options or missing):
-            return stubs
-        with work.snapshots.mounted(snapshot) as fd:
-            if missing:
-                os.close(Root(fd, work.check).directory(directory, None))
-            stubs.note(fd, [*(work.executor.stubs if whole else ()), *(option.target for option in options)])
-            for option in options:
-                source = mounts.bind_source(work.context, option) if option.type == "bind" else ""
-                stubs.make(fd, option.target, not source or os.path.isdir(source))
-        return stubs
-
-    def _output(self, mark: Mark, tail: Tail) -> Callable[[str, bytes], None]:
-        vertex = mark.value.id
-
-        def output(stream: str, data: bytes) -> None:
-            tail.add(data)
-            self.work.report(Log(vertex, stream, data, clock.now_ns()))
-
-        return output
-
-
-_WHOLE = transfer.Order("mount", (), (), "/", "", "", (), False, False)
 
 _EXPANDED: dict[type[Instruction], Callable[..., tuple[ContainerConfig, str]]] = {
     ins.Env: metadata.env,

@@ -222,6 +222,13 @@ def digest(
     return tree.digest(source, selected, contents, what.mode)
 
 
+def listed(
+    source: Tree, selected: Iterable[Source], contents: Callable[[Tree, list[Entry]], list[bytes]]
+) -> bytes:
+    """What the selected files are as they lie there (a bind mount)."""
+    return tree.digest(source, selected, contents, place.same_mode)
+
+
 def history(what: Order, source_name: str) -> str:
     """The line of `created_by`."""
     flags = [f"--from={source_name}"] if source_name else []
