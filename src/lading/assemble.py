@@ -6,6 +6,7 @@ The environment and the paths are read by whoever calls (the command line) and h
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import ipaddress
 import logging
 import os
@@ -25,7 +26,7 @@ from lading.engine import stubs
 from lading.engine.engine import Engine
 from lading.engine.events import Events
 from lading.engine.executor import Executor
-from lading.engine.networks import Networks
+from lading.engine.networks import DEFAULT_BRIDGE, Networks
 from lading.engine.publish import Publisher
 from lading.engine.rooms import Rooms
 from lading.engine.roster import Roster
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+USUAL_ROOT = "/var/lib/lading"
 _WORKERS = 16
 _LOCK_WAIT = 10.0
 
@@ -140,7 +142,7 @@ def _rooms(paths: Paths, environ: Mapping[str, str], undo: ExitStack) -> tuple[R
         live = runtime.live(container_id)
         return live.pid if live is not None else 0
 
-    networks = Networks(db, roster, events, kernel.get, pid_of)
+    networks = Networks(db, roster, events, kernel.get, pid_of, _bridge_name(paths))
     # Closing goes backwards: no more ends are heard of, those heard of are handled, then the bridges go.
     undo.callback(networks.close)
     pool = ThreadPoolExecutor(_WORKERS, "engine")
@@ -167,6 +169,13 @@ def _rooms(paths: Paths, environ: Mapping[str, str], undo: ExitStack) -> tuple[R
         cpus=len(os.sched_getaffinity(0)),
     )
     return rooms, warnings
+
+
+def _bridge_name(paths: Paths) -> str:
+    """The default bridge's name: lading0 for the usual data root, one of its own for every other."""
+    if paths.root == USUAL_ROOT:
+        return DEFAULT_BRIDGE
+    return f"lad{hashlib.sha256(paths.root.encode()).hexdigest()[:8]}"
 
 
 def _snapshotter(paths: Paths, db: Database) -> tuple[Snapshotter, tuple[str, ...]]:

@@ -1,13 +1,13 @@
 """Capability sets of a container: the default fourteen, and what --cap-add and --cap-drop make of them.
 
-Owns names and arithmetic; never asks the kernel (the runtime drops what this kernel does not know).
+Owns names and arithmetic; never asks the kernel: what it may grant is told.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lading.base.errors import Invalid
+from lading.base.errors import Denied, Invalid
 
 # linux/capability.h, in bit order.
 _BIT_ORDER = """
@@ -28,10 +28,23 @@ DEFAULT = tuple(name for name in ALL if name[4:] in _GRANTED.split())
 _KNOWN = frozenset(ALL)
 
 
-def resolve(add: Iterable[str] = (), drop: Iterable[str] = (), privileged: bool = False) -> tuple[str, ...]:
-    """The granted set, in bit order. ALL in `add` starts from everything, ALL in `drop` from nothing."""
+def held(mask: int) -> frozenset[str]:
+    """The names of a mask, as /proc/self/status shows it in CapEff."""
+    return frozenset(name for bit, name in enumerate(ALL) if mask >> bit & 1)
+
+
+def resolve(
+    add: Iterable[str] = (),
+    drop: Iterable[str] = (),
+    privileged: bool = False,
+    available: frozenset[str] = _KNOWN,
+) -> tuple[str, ...]:
+    """The granted set, in bit order. ALL in `add` starts from everything, ALL in `drop` from nothing.
+
+    Nobody can grant what is not `available` to himself: one asked for by name is Denied, others are left out.
+    """
     if privileged:
-        return ALL
+        return tuple(name for name in ALL if name in available)
     added, dropped = _names(add, "--cap-add"), _names(drop, "--cap-drop")
     if not added and not dropped:
         return DEFAULT
@@ -41,7 +54,14 @@ def resolve(add: Iterable[str] = (), drop: Iterable[str] = (), privileged: bool 
         granted = set(added)
     else:
         granted = (set(DEFAULT) | added) - dropped
-    return tuple(name for name in ALL if name in granted)
+    lacking = sorted((added & granted) - available - {"ALL"})
+    if lacking:
+        raise Denied(
+            f"cannot grant {', '.join(lacking)}",
+            why="The daemon itself does not hold it on this host.",
+            hint="Run the daemon with it, or leave it out of --cap-add.",
+        )
+    return tuple(name for name in ALL if name in granted and name in available)
 
 
 def _names(given: Iterable[str], flag: str) -> set[str]:

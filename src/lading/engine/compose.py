@@ -23,7 +23,6 @@ from lading.store.snapshots import Rootfs
 PidOf = Callable[[str], int]
 """The init pid of the running container a mode names; raises when it does not run."""
 
-_CAP_SYS_RESOURCE = 24
 _SUBORDINATE = (
     100_000,
     65_536,
@@ -92,15 +91,15 @@ def user(rootfs: Rootfs, name: str, group_add: tuple[str, ...] = ()) -> User:
 
 
 @functools.lru_cache(maxsize=32)
-def seccomp(profile: str, granted: tuple[str, ...]) -> Mapping[str, Any] | None:
+def seccomp(profile: str, allowed: tuple[str, ...]) -> Mapping[str, Any] | None:
     """linux.seccomp for these capabilities; None for unconfined. The same answer is reused, never changed."""
     if profile == "unconfined":
         return None
     if profile:
-        return security.lower(profile, granted)
+        return security.lower(profile, allowed)
     from lading.runtime.seccomp.profile import default_profile
 
-    return default_profile(granted, os.uname().machine)
+    return default_profile(allowed, os.uname().machine)
 
 
 def plan(
@@ -115,7 +114,7 @@ def plan(
     """Everything spec.compose needs for one start."""
     config, host = record.config, record.host
     asked = security.parse(host.security_opt, host.privileged)
-    granted = caps.resolve(host.cap_add, host.cap_drop, host.privileged)
+    allowed = granted(host)
     spaces = namespaces(host, pid_of)
     hostname = config.hostname
     if "uts" not in spaces:
@@ -137,10 +136,10 @@ def plan(
         tty=config.tty,
         hostname=hostname,
         domainname=config.domainname,
-        caps=granted,
+        caps=allowed,
         no_new_privileges=asked.no_new_privileges,
         apparmor=asked.apparmor,
-        seccomp=seccomp(asked.seccomp, granted),
+        seccomp=seccomp(asked.seccomp, allowed),
         ulimits=host.ulimits,
         nofile=nofile(),
         oom_score_adj=host.oom_score_adj,
@@ -166,15 +165,26 @@ def plan(
 
 
 @functools.cache
+def available() -> frozenset[str]:
+    """The capabilities this process holds, and so may grant (capabilities(7))."""
+    with open("/proc/self/status", encoding="ascii") as file:
+        masks = [line.split()[1] for line in file if line.startswith("CapEff:")]
+    return caps.held(int(masks[0], 16)) if masks else frozenset()
+
+
+def granted(host: HostConfig, *, privileged: bool = False) -> tuple[str, ...]:
+    """The capabilities of a container's processes."""
+    return caps.resolve(host.cap_add, host.cap_drop, privileged or host.privileged, available())
+
+
+@functools.cache
 def nofile() -> tuple[int, int]:
     """The default limit on descriptors, within what this process may grant (capabilities(7), CAP_SYS_RESOURCE)."""
     soft, hard = spec.NOFILE
     own = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if own == resource.RLIM_INFINITY or own >= hard:
         return soft, hard
-    with open("/proc/self/status", encoding="ascii") as file:
-        masks = [line.split()[1] for line in file if line.startswith("CapEff:")]
-    if masks and int(masks[0], 16) >> _CAP_SYS_RESOURCE & 1:
+    if "CAP_SYS_RESOURCE" in available():
         return soft, hard
     return min(soft, own), own
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lading.base.errors import Conflict, Invalid, LadingError, NotFound
 from lading.base.ids import new_id
-from lading.engine import caps, compose, request, security, spec, users
+from lading.engine import compose, request, security, spec, users
 from lading.engine.model import ExecRequest
 from lading.runtime.model import Attachment, ExecLaunch, Exit
 
@@ -126,9 +126,8 @@ def launch_of(
     if live is None:
         raise Conflict(f"container {entry.id} is not running", hint="Start it first.")
     config, host = entry.record.config, entry.record.host
-    privileged = host.privileged or asked.privileged
     opted = security.parse(host.security_opt, host.privileged)
-    granted = caps.resolve(host.cap_add, host.cap_drop, privileged)
+    granted = compose.granted(host, privileged=asked.privileged)
     plan = spec.Plan(
         id=entry.id,
         args=asked.cmd,

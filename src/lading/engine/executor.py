@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from lading.base.errors import Cancelled, Invalid, LadingError
 from lading.base.ids import new_id
-from lading.engine import caps, compose, devices, etcfiles, resources, spec, stubs
-from lading.engine.model import Endpoint, Mount, Resources, Ulimit
+from lading.engine import compose, devices, etcfiles, resources, spec, stubs
+from lading.engine.model import Endpoint, HostConfig, Mount, Resources, Ulimit
 from lading.engine.networks import Joined
 from lading.runtime.model import Attachment, Exit, Launch
 
@@ -209,7 +209,7 @@ class Executor:
         etc = etcfiles.write(
             directory, (("hosts", hosts), ("hostname", hostname + "\n"), ("resolv.conf", resolver))
         )
-        limits, granted = step.limits, caps.DEFAULT
+        limits, granted = step.limits, compose.granted(HostConfig())
         namespaces = {"mount": "", "pid": "", "ipc": "", "uts": "", "cgroup": ""}
         if not on_host:
             namespaces["network"] = ""

@@ -75,12 +75,15 @@ class Networks:
         events: Events,
         open_room: Callable[[], room.Networks],
         pid_of: Callable[[str], int],
+        default_bridge: str = DEFAULT_BRIDGE,
     ) -> None:
-        """`open_room` opens the kernel's side at first use; `pid_of` gives a container's init pid, 0 when down."""
+        """`open_room` opens the kernel's side at first use; `pid_of` gives a container's init pid, 0 when down.
+
+        Engines over different data roots need different names for their default bridges.
+        """
         self._db, self._roster, self._events, self._open = db, roster, events, open_room
         self._pid_of = pid_of
         self._lock = threading.RLock()
-        self._up: set[str] = set()  # networks whose bridge is known to exist
         self._taken: dict[str, dict[str, str]] = {}  # network id -> address -> container id
         db.ensure("networks", DDL)
         self._networks = {
@@ -89,7 +92,7 @@ class Networks:
         }
         have = {network.name for network in self._networks.values()}
         missing = [
-            Network(new_id(), name, clock.now_ns(), driver, bridge=DEFAULT_BRIDGE if name == "bridge" else "")
+            Network(new_id(), name, clock.now_ns(), driver, bridge=default_bridge if name == "bridge" else "")
             for name, driver in PREDEFINED.items()
             if name not in have
         ]
@@ -268,9 +271,7 @@ class Networks:
             with self._db.transaction() as cx:
                 cx.execute("DELETE FROM networks WHERE id = ?", (network.id,))
             del self._networks[network.id]
-            if network.id in self._up:
-                self._up.discard(network.id)
-                self._open().remove_bridge(network.bridge)
+            self._remove_bridge(network)
         self._events.say("network", "destroy", network.id, {"name": network.name, "type": network.driver})
 
     def connect(self, ref: str, container: str, endpoint: Endpoint | None = None) -> None:
@@ -470,14 +471,13 @@ class Networks:
             network = self._networks.get(network.id, network)
             if network.driver != "bridge":
                 raise Invalid(f"network {network.name} cannot be joined beside others")
-            if network.id in self._up:
-                return network
             if not network.subnet:
                 network = self._addressed(network, "", "", "", "")
                 with self._db.transaction() as cx:
                     self._write(cx, network)
-            self._open().ensure_bridge(self._bridge(network))
-            self._up.add(network.id)
+            self._open().ensure_bridge(
+                self._bridge(network)
+            )  # quick when it is there; back when someone took it
             return network
 
     @staticmethod
@@ -515,7 +515,8 @@ class Networks:
         entries = [entry for entry in live if entry.history.endpoints]
         if not entries:
             return
-        bridges, forwards = [], {}
+        bridges: dict[str, room.Bridge] = {}
+        forwards: dict[str, tuple[room.Forward, ...]] = {}
         with self._lock:
             for entry in entries:
                 self.hold(entry.id, Joined(entry.history.endpoints, entry.history.host_names))
@@ -523,19 +524,20 @@ class Networks:
                     forwards[entry.id] = self.forwards(entry.history.ports, entry.history.endpoints[0])
                 for state in entry.history.endpoints:
                     network = self._networks.get(state.network_id)
-                    if network is not None and network.id not in self._up:
-                        bridges.append(self._bridge(network))
-                        self._up.add(network.id)
-        self._open().rebuild(tuple(bridges), forwards)
+                    if network is not None:
+                        bridges[network.id] = self._bridge(network)
+        self._open().rebuild(tuple(bridges.values()), forwards)
 
     def close(self) -> None:
-        """Remove bridges nobody is on, also those that a killed daemon left, and let go of the kernel."""
+        """Remove bridges nobody is on, also those that a killed daemon left."""
         with self._lock:
             for network in self._networks.values():
-                there = network.driver == "bridge" and os.path.exists(f"/sys/class/net/{network.bridge}")
-                if there and not self._taken.get(network.id):
-                    self._open().remove_bridge(network.bridge)
-                    self._up.discard(network.id)
+                if network.driver == "bridge" and not self._taken.get(network.id):
+                    self._remove_bridge(network)
+
+    def _remove_bridge(self, network: Network) -> None:
+        if os.path.exists(f"/sys/class/net/{network.bridge}"):
+            self._open().remove_bridge(network.bridge)
 
 
 def wanted_networks(host: HostConfig, networks: Mapping[str, Endpoint]) -> dict[str, Endpoint]:
