@@ -171,18 +171,14 @@ class Cache:
                 found.update(layer.digest for layer in document.layers)
         return found
 
-    def prune(
-        self, *, everything: bool = False, unused_for_ns: int = 0, keep_bytes: int = 0
-    ) -> tuple[list[str], int]:
-        """Forget rows: those whose layer no image needs, or all. Gives the keys and the bytes that rows held
-        alone.
+    def prune(self, *, everything: bool = False, unused_for_ns: int = 0, keep_bytes: int = 0) -> list[str]:
+        """Forget rows: those whose layer no image needs, or all. Gives their keys; the caller sweeps after.
 
-        `unused_for_ns` spares younger rows, `keep_bytes` the most recently used up to that size. The caller
-        sweeps after.
+        `unused_for_ns` spares what was used since, `keep_bytes` the most recently used up to that size.
         """
         now = clock.now_ns()
         gone: list[str] = []
-        freed = kept = 0
+        kept = 0
         for row in self.usage():
             if row.shared and not everything:
                 continue
@@ -192,18 +188,26 @@ class Cache:
                 kept += row.size
                 continue
             gone.append(row.id)
-            freed += 0 if row.shared else row.size
         self._forget(gone)
-        if everything:
-            with self._db.transaction() as cx:
-                cx.execute("DELETE FROM build_cache WHERE kind <> 'regular'")
-        return gone, freed
+        return gone
 
     def _forget(self, keys: list[str]) -> None:
+        """Rows and their holds; other rows that led to the same result (aliases of a stage) go, too."""
         with self._db.transaction() as cx:
             for one in keys:
-                cx.execute("DELETE FROM build_cache WHERE key = ?", (one,))
-                self._leases.drop(_hold(one))
+                row = cx.execute("SELECT * FROM build_cache WHERE key = ?", (one,)).fetchone()
+                same = cx.execute(
+                    "SELECT key FROM build_cache WHERE kind = 'alias' AND snapshot = ? AND layer = ?",
+                    (row["snapshot"], row["layer"]),
+                ).fetchall()
+                for key in (one, *(other["key"] for other in same)):
+                    cx.execute("DELETE FROM build_cache WHERE key = ?", (key,))
+                    self._leases.drop(_hold(key))
+            # Creation times of configs are tiny, and wanted only as long as the image may be built again.
+            cx.execute(
+                "DELETE FROM build_cache WHERE kind = 'image' AND NOT EXISTS"
+                " (SELECT 1 FROM build_cache WHERE kind = 'regular')"
+            )
 
 
 def _hold(key: str) -> str:

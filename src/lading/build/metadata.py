@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import posixpath
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from lading.base.errors import Invalid
+from lading.build.dockerfile import DockerfileError, Instruction, Position, parse_trigger
 from lading.build.dockerfile import instructions as ins
-from lading.build.dockerfile.errors import DockerfileError, Position
-from lading.build.variables import Scope
+from lading.build.dockerfile.errors import shown
+from lading.build.variables import Globals, Scope
 from lading.image.config import ContainerConfig, Healthcheck
 
 DEFAULT_SHELL = ("/bin/sh", "-c")
@@ -172,6 +174,56 @@ def healthcheck(one: ins.Healthcheck, config: ContainerConfig) -> tuple[Containe
 
 def onbuild(one: ins.Onbuild, config: ContainerConfig) -> tuple[ContainerConfig, str]:
     return replace(config, onbuild=(*config.onbuild, one.trigger)), f"ONBUILD {one.trigger}"
+
+
+def apply(
+    one: Instruction, config: ContainerConfig, scope: Scope, *, cmd_here: bool = False
+) -> tuple[ContainerConfig, str] | None:
+    """What an instruction does to the config and how history tells it; None when it does more than that."""
+    expanding = _EXPANDING.get(type(one))
+    if expanding is not None:
+        return expanding(one, config, scope)
+    match one:
+        case ins.Cmd():
+            return cmd(one, config)
+        case ins.Entrypoint():
+            return entrypoint(one, config, cmd_here)
+        case ins.Shell():
+            return shell(one, config)
+        case ins.Healthcheck():
+            return healthcheck(one, config)
+        case ins.Onbuild():
+            return onbuild(one, config)
+    return None
+
+
+_EXPANDING: dict[type[Instruction], Callable[..., tuple[ContainerConfig, str]]] = {
+    ins.Env: env,
+    ins.Label: label,
+    ins.User: user,
+    ins.Workdir: workdir,
+    ins.Stopsignal: stopsignal,
+    ins.Expose: expose,
+    ins.Volume: volume,
+}
+
+
+def changed(config: ContainerConfig, changes: Iterable[str]) -> ContainerConfig:
+    """`commit --change` and `import --change`: instructions on a config, without a build.
+
+    Invalid for one that does more than change the config. A CMD stays when an ENTRYPOINT follows.
+    """
+    scope = Scope(Globals("\\", {}, {}), env=environment(config))
+    for text in changes:
+        one = parse_trigger(text)
+        result = None if isinstance(one, ins.Shell) else apply(one, config, scope, cmd_here=True)
+        if result is None:
+            raise Invalid(
+                f'"{shown(text)}" cannot be a change',
+                hint="Use CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME or WORKDIR.",
+            )
+        config = result[0]
+    return config
 
 
 def _array(items: Sequence[str]) -> str:

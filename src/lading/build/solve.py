@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from lading.base import clock as clocks
@@ -23,6 +23,7 @@ from lading.build.cache import key as cache_key
 from lading.build.contents import Contents
 from lading.build.dockerfile import Dockerfile, parse
 from lading.build.dockerfile import instructions as ins
+from lading.build.dockerfile.words import duration
 from lading.build.graph import Graph, Node
 from lading.build.layers import Layers
 from lading.build.ports import Executor
@@ -288,10 +289,25 @@ class Builder:
         return self._cache.usage()
 
     def prune(
-        self, *, everything: bool = False, unused_for_ns: int = 0, keep_bytes: int = 0
+        self,
+        filters: Mapping[str, Sequence[str]] | None = None,
+        *,
+        everything: bool = False,
+        unused_for_ns: int = 0,
+        keep_bytes: int = 0,
     ) -> tuple[list[str], int]:
-        """Forget cached steps and sweep what nothing else needs; the keys, and the bytes regained."""
-        gone, _ = self._cache.prune(everything=everything, unused_for_ns=unused_for_ns, keep_bytes=keep_bytes)
+        """Forget cached steps and sweep what nothing else needs; the keys, and the bytes regained.
+
+        Of Docker's filters, `until` (a duration such as 24h) spares what was used since.
+        """
+        for name, values in (filters or {}).items():
+            if name != "until" or len(values) != 1:
+                raise Invalid(f"the build cache cannot be filtered by {name[:40]}", hint="Use until=24h.")
+            try:
+                unused_for_ns = duration(values[0])
+            except ValueError:
+                raise Invalid(f'"{values[0][:40]}" is no duration', hint="Write until=24h.") from None
+        gone = self._cache.prune(everything=everything, unused_for_ns=unused_for_ns, keep_bytes=keep_bytes)
         return gone, self._images.sweep() if gone else 0
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from lading.base import clock
-from lading.base.errors import LadingError
+from lading.base.errors import Internal, LadingError
 from lading.build import command, metadata, owners, transfer
 from lading.build.cache import Record
 from lading.build.cache import key as cache_key
@@ -23,7 +23,6 @@ from lading.build.place import Root, full_disk
 from lading.build.state import State
 from lading.build.tree import Tree
 from lading.build.work import Mark, Work
-from lading.image.config import ContainerConfig
 
 
 class StageBuild:
@@ -72,19 +71,12 @@ class StageBuild:
                 author = one.value.text
                 state.draft = replace(state.draft, config=replace(state.draft.config, author=author))
                 state.note(f"MAINTAINER {author}")
-            case ins.Cmd():
-                state.configure(*metadata.cmd(one, state.config))
-                state.cmd_here = True
-            case ins.Entrypoint():
-                state.configure(*metadata.entrypoint(one, state.config, state.cmd_here))
-            case ins.Shell():
-                state.configure(*metadata.shell(one, state.config))
-            case ins.Healthcheck():
-                state.configure(*metadata.healthcheck(one, state.config))
-            case ins.Onbuild():
-                state.configure(*metadata.onbuild(one, state.config))
             case _:
-                state.configure(*_EXPANDED[type(one)](one, state.config, state.scope))
+                changed = metadata.apply(one, state.config, state.scope, cmd_here=state.cmd_here)
+                if changed is None:
+                    raise Internal(f"no one knows how to do {one.keyword}")
+                state.configure(*changed)
+                state.cmd_here = state.cmd_here or isinstance(one, ins.Cmd)
 
     # --- steps that change files ---
 
@@ -205,13 +197,3 @@ class StageBuild:
         execution = command.Execution(self.work, self.state, one, mark)
         self._solve(self._key("run", *execution.parts()), execution.history(), mark, execution.perform)
         self.state.workdir_made = self.state.config.working_dir
-
-
-_EXPANDED: dict[type[Instruction], Callable[..., tuple[ContainerConfig, str]]] = {
-    ins.Env: metadata.env,
-    ins.Label: metadata.label,
-    ins.User: metadata.user,
-    ins.Stopsignal: metadata.stopsignal,
-    ins.Expose: metadata.expose,
-    ins.Volume: metadata.volume,
-}
