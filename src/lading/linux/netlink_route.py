@@ -44,7 +44,7 @@ _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
 _IFA_F_NODAD = 0x02
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
 _IFF_UP = 1
-_PASSES = (b"\0", b"\6")  # IF_OPER_UNKNOWN, IF_OPER_UP
+_IF_OPER_UP = b"\6"
 _RT_TABLE_MAIN, _RTPROT_BOOT, _RT_SCOPE_UNIVERSE, _RTN_UNICAST = 254, 3, 0, 1
 
 _LINK = struct.Struct("=BxHiII")
@@ -61,7 +61,7 @@ class Link(NamedTuple):
     mtu: int
     up: bool
     master: int
-    ready: bool  # its operational state is up or unknown (RFC 2863): it passes packets
+    ready: bool  # its operational state is up (RFC 2863): it passes packets
 
 
 def _family(address: bytes) -> int:
@@ -183,7 +183,7 @@ def link_of(body: bytes) -> Link:
         int.from_bytes(found.get(_IFLA_MTU, b""), sys.byteorder),
         bool(flags & _IFF_UP),
         int.from_bytes(found.get(_IFLA_MASTER, b""), sys.byteorder),
-        found.get(_IFLA_OPERSTATE, b"\0") in _PASSES,
+        found.get(_IFLA_OPERSTATE) == _IF_OPER_UP,
     )
 
 
