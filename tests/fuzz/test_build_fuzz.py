@@ -19,7 +19,8 @@ WORDS = st.sampled_from(
     [
         "FROM", "a", "RUN", "COPY", "ADD", "ENV", "ARG", "x=1", "x", "=", "ONBUILD", "HEALTHCHECK", "CMD", "NONE",
         "SHELL",
-        "--from=b", "--mount=type=cache,target=/x", "--interval=3s", "--", "<<EOF", "<<-'E'", "EOF", "E", "\\", "\\\n", "\n",
+        "--from=b", "--mount=type=cache,target=/x", "--interval=3s", "--", "<<EOF", "<<-'E'", "EOF", "E", "\\", "\\\n",
+        "\n",
         "#", "# escape=`", "`", '["a"]', '["', "[]", "'", '"', "$x", "${x:-", "}", "\t", " ", "\r\n", "\0", "\ufeff", "é",
     ]
 )  # fmt: skip

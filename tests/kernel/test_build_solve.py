@@ -240,6 +240,10 @@ def test_usage_and_prune(plain: World) -> None:
     kept, dropped = rows["RUN /bin/sh -c echo a > /x"], rows["RUN /bin/sh -c echo b > /y"]
     assert kept.shared and not dropped.shared and dropped.size > 0
     assert plain.builder.prune(unused_for_ns=3600 * 10**9) == ([], 0)
+    assert plain.builder.prune({"until": ("1h",)}) == ([], 0)
+    for filters in ({"until": ("x",)}, {"nope": ("1",)}, {"until": ("1h", "2h")}):
+        with pytest.raises(Invalid):
+            plain.builder.prune(filters)
     keys, freed = plain.builder.prune()
     assert keys == [dropped.id] and freed >= dropped.size
     assert [row.id for row in plain.builder.usage()] == [kept.id]
@@ -294,10 +298,12 @@ COPIES: list[tuple[str, dict[str, str]]] = [
     ("COPY --chown=model:users a.txt /d/", {"a.txt": "644 1000:100 A"}),
     ("COPY --chown=7 sub/deep /d/", {"x": "644 7:7 X"}),
     ("COPY --chmod=700 a.txt /d/", {"a.txt": "700 0:0 A"}),
-    ("COPY --chmod=u=rwX,go=rX sub /d/", {"run.sh": "755 0:0 R", "deep": "755 0:0 /", "deep/x": "644 0:0 X", "link": "777 0:0 run.sh"}),
+    ("COPY --chmod=u=rwX,go=rX sub /d/", {"run.sh": "755 0:0 R", "deep": "755 0:0 /", "deep/x": "644 0:0 X",
+                                          "link": "777 0:0 run.sh"}),
     ("COPY --exclude=*.sh --exclude=link sub /d/", {"deep": "755 0:0 /", "deep/x": "644 0:0 X"}),
     ("COPY --exclude=b* *.txt /d/", {"a.txt": "644 0:0 A"}),
-    ("COPY --parents sub/deep/x a.txt /d/", {"sub": "755 0:0 /", "sub/deep": "755 0:0 /", "sub/deep/x": "644 0:0 X", "a.txt": "644 0:0 A"}),
+    ("COPY --parents sub/deep/x a.txt /d/", {"sub": "755 0:0 /", "sub/deep": "755 0:0 /", "sub/deep/x": "644 0:0 X",
+                                             "a.txt": "644 0:0 A"}),
     ("COPY --parents sub/./deep/x /d/", {"deep": "755 0:0 /", "deep/x": "644 0:0 X"}),
     ("COPY --parents **/x /d/", {"sub": "755 0:0 /", "sub/deep": "755 0:0 /", "sub/deep/x": "644 0:0 X"}),
     ("COPY --link a.txt /d/", {"a.txt": "644 0:0 A"}),
@@ -361,7 +367,6 @@ REFUSED_COPIES: list[tuple[str, type[LadingError], str]] = [
     ("COPY --chown=99999999999 a.txt /d/", Invalid, "the user or group number 99999999999 is out of range"),
     ("COPY --chmod=999 a.txt /d/", Invalid, '"999" is no mode'),
     ("COPY a.txt /bin/busybox/x", Conflict, "/bin/busybox is not a directory in the image"),
-    ("COPY a.txt /", None, ""),
     ("COPY sub /bin/busybox", Conflict, "/bin/busybox is not a directory in the image"),
     (
         "RUN mkdir -p /d/a.txt\nCOPY a.txt /d/",
@@ -397,14 +402,14 @@ REFUSED_COPIES: list[tuple[str, type[LadingError], str]] = [
     ("ARG U\nUSER ${U:?who}", DockerfileError, "Dockerfile line 3, column 6"),
     ("USER $NOPE", DockerfileError, "Dockerfile line 2, column 6"),
     ("USER nobody\nWORKDIR /made", Invalid, 'the image has no user "nobody"'),
-]  # type: ignore[list-item]
+]
 
 
 @pytest.mark.parametrize(
     ("instruction", "kind", "what"), REFUSED_COPIES, ids=[text for text, *_ in REFUSED_COPIES]
 )
 def test_what_cannot_be_done_says_so(
-    world: World, instruction: str, kind: type[LadingError] | None, what: str
+    world: World, instruction: str, kind: type[LadingError], what: str
 ) -> None:
     files = {
         **SOURCES,
@@ -413,9 +418,6 @@ def test_what_cannot_be_done_says_so(
         "out": Path("/etc/passwd"),
         "outdir": Path("/etc"),
     }
-    if kind is None:
-        world.build(f"FROM base:1\n{instruction}\n", files)
-        return
     if "ln -s" in instruction:
         instruction = instruction.replace("ln -s", "busybox ln -s")
     with pytest.raises(kind) as caught:
@@ -618,7 +620,8 @@ RUN pwd; echo "$GLOBAL|$LOCAL|$GIVEN|$NONE|$SHADOW|$EMPTY|$TWO|$HTTP_PROXY|$PATH
 
 def test_variables_hold_from_where_they_are_set(world: World) -> None:
     config = world.build(
-        "FROM base:1\nENV abc=hello\nENV abc=bye def=$abc\nENV ghi=$abc\nLABEL x=\"$def $ghi\" y='$def' z=\\$def\nEXPOSE $NO 80 ${abc:+81/udp}\n"
+        "FROM base:1\nENV abc=hello\nENV abc=bye def=$abc\nENV ghi=$abc\n"
+        "LABEL x=\"$def $ghi\" y='$def' z=\\$def\nEXPOSE $NO 80 ${abc:+81/udp}\n"
         'ARG P=82-84\nEXPOSE $P\nVOLUME ["/a b", "/$abc"]\nVOLUME /c /d\nSTOPSIGNAL ${S:-SIGINT}\nUSER ${U:-model}\n',
         {},
     )
@@ -630,7 +633,8 @@ def test_variables_hold_from_where_they_are_set(world: World) -> None:
 
 def test_forms_of_commands(world: World) -> None:
     config = world.build(
-        'FROM base:1\nRUN ["echo", "exec $HOME"]\nSHELL ["sh", "-ec"]\nRUN echo shell\nENTRYPOINT exec x\nCMD y z\nHEALTHCHECK CMD curl\n',
+        'FROM base:1\nRUN ["echo", "exec $HOME"]\nSHELL ["sh", "-ec"]\nRUN echo shell\n'
+        "ENTRYPOINT exec x\nCMD y z\nHEALTHCHECK CMD curl\n",
         {},
     )
     assert world.log() == "exec $HOME\nshell\n"
@@ -733,7 +737,8 @@ def test_workdir_belongs_to_the_user(world: World) -> None:
 
 def test_mounts_of_a_step(plain: World) -> None:
     plain.build(
-        "FROM base:1\nRUN --mount=type=cache,target=/root/.cache/pip --mount=target=/src,source=sub --mount=type=tmpfs,target=/t,size=64m touch /x\n",
+        "FROM base:1\nRUN --mount=type=cache,target=/root/.cache/pip --mount=target=/src,source=sub"
+        " --mount=type=tmpfs,target=/t,size=64m touch /x\n",
         SOURCES,
     )
     cache, bind, tmpfs = plain.executor.steps[-1].mounts
@@ -825,7 +830,11 @@ def test_the_dockerfile_comes_from_the_context(plain: World) -> None:
     )
     with plain.root() as root:
         assert sorted(os.listdir(root / "g")) == [".dockerignore", "Dockerfile", "b", "evil"]
-    for name, what in (("Dockerfiel", "Dockerfiel is not in the build context"), ("evil", "evil is not in the build context"), ("docker", "docker in the build context is not a regular file")):  # fmt: skip
+    for name, what in (
+        ("Dockerfiel", "Dockerfiel is not in the build context"),
+        ("evil", "evil is not in the build context"),
+        ("docker", "docker in the build context is not a regular file"),
+    ):
         with pytest.raises(LadingError) as caught:
             builder.build(BuildRequest(context_dir=str(context), dockerfile=name), plain.events.append)
         assert caught.value.what == what
@@ -937,7 +946,7 @@ def test_a_build_killed_in_the_middle_is_swept_up(tmp_path: Path) -> None:
 
 
 def test_reconcile_leaves_running_builds_alone(plain: World) -> None:
-    reached = []
+    reached: list[list[str]] = []
 
     def cancelled() -> bool:
         if plain.executor.steps and not reached:
