@@ -161,7 +161,6 @@ def _to_container(context: Context, flags: Flags, source: str, container: str, t
         placed.name,
         follow=flags.on("follow-link"),
         keep_owner=flags.on("archive"),
-        rename_root=placed.name == ".",
     )
     context.client.open("PUT", address, {**query, "path": placed.directory}, archive, TAR).connection.close()
     return archive.size

@@ -39,7 +39,12 @@ def renderer(context: Context, mode: str) -> Renderer:
 def step_name(vertex: dict[str, Any]) -> str:
     """`[2/7] WORKDIR /app`, with the stage's name where there are several."""
     stage = f"{vertex['stage']} " if vertex.get("stage") else ""
-    return printable(f"[{stage}{vertex.get('number', 0)}/{vertex.get('total', 0)}] {vertex.get('name', '')}")
+    return one_line(f"[{stage}{vertex.get('number', 0)}/{vertex.get('total', 0)}] {vertex.get('name', '')}")
+
+
+def one_line(text: str) -> str:
+    """`text` as a part of one line: no line ends, no control characters."""
+    return printable(" ".join(text.split()))
 
 
 def seconds(vertex: dict[str, Any], until: int) -> float:
@@ -133,12 +138,12 @@ class Plain:
         elif isinstance(notice := event.get("notice"), dict):
             mark = "warning: " if notice.get("kind") == "warning" else ""
             self._break()
-            self._out.line(mark + printable(str(notice.get("text", ""))))
+            self._out.line(mark + one_line(str(notice.get("text", ""))))
         elif isinstance(finished := event.get("finished"), dict):
             self._break()
             self._out.line(f"writing image {finished.get('image_id', '')}")
             for tag in finished.get("tags") or ():
-                self._out.line(f"naming to {printable(str(tag))}")
+                self._out.line(f"naming to {one_line(str(tag))}")
         self._out.flush()
 
     def close(self, done: bool) -> None:

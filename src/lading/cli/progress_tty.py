@@ -11,7 +11,7 @@ import threading
 import time
 
 from lading.cli.context import printable
-from lading.cli.progress import Lines, chunk, seconds, step_name
+from lading.cli.progress import Lines, chunk, one_line, seconds, step_name
 from lading.cli.table import width
 
 TYPE_CHECKING = False
@@ -50,7 +50,7 @@ class Block:
             del tail[:-_KEPT]
         elif isinstance(notice := event.get("notice"), dict):
             mark = "warning: " if notice.get("kind") == "warning" else ""
-            self.notices.append(mark + printable(str(notice.get("text", ""))))
+            self.notices.append(mark + one_line(str(notice.get("text", ""))))
         elif isinstance(finished := event.get("finished"), dict):
             self.image = str(finished.get("image_id", ""))
             self.tags = [str(tag) for tag in finished.get("tags") or ()]
@@ -70,7 +70,7 @@ class Block:
                 body += [_cut(f" => => # {line}", columns) for line in tail[-_TAIL:]]
         if final and self.image:
             body.append(_cut(f" => writing image {self.image}", columns))
-            body += [_cut(f" => naming to {printable(tag)}", columns) for tag in self.tags]
+            body += [_cut(f" => naming to {one_line(tag)}", columns) for tag in self.tags]
         if not final and len(body) > rows - 2:
             body = body[-(max(rows - 2, 1)) :]
         return [_cut(head, columns), *body]

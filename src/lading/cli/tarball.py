@@ -32,7 +32,7 @@ class Placed:
 class pack:
     """Iterate over the tar of `path`, whose own entry is called `name`. `size` counts the files' bytes so far."""
 
-    def __init__(self, path: str, name: str, *, follow: bool, keep_owner: bool, rename_root: bool) -> None:
+    def __init__(self, path: str, name: str, *, follow: bool, keep_owner: bool) -> None:
         self.size = 0
         self._path, self._name = path, name
         self._follow, self._keep_owner = follow, keep_owner
