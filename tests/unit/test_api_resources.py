@@ -404,6 +404,17 @@ def test_export_that_breaks_does_not_look_whole(world: World) -> None:
         peer.getresponse().read()
 
 
+def test_a_container_that_goes_by_itself_goes_when_it_cannot_start(world: World) -> None:
+    ref = world.container("nosuch", HostConfig={"AutoRemove": True})
+    peer = world.peer()
+    peer.request("POST", f"/containers/{ref}/wait?condition=removed")
+    answer = peer.getresponse()
+    status, error = world.call("POST", f"/containers/{ref}/start")
+    assert (status, "executable file not found" in error["message"]) == (400, True)
+    assert json.loads(answer.read())["StatusCode"] == 0
+    assert world.call("GET", f"/containers/{ref}/json")[0] == 404
+
+
 # Exec
 
 

@@ -148,7 +148,9 @@ def test_a_json_body_has_a_bound(served: tuple[str, Server]) -> None:
     assert answer.startswith(b"HTTP/1.1 413 ")
 
 
-def test_a_client_that_expects_is_told_to_continue_only_when_its_body_is_wanted(served: tuple[str, Server]) -> None:
+def test_a_client_that_expects_is_told_to_continue_only_when_its_body_is_wanted(
+    served: tuple[str, Server],
+) -> None:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(5)
         sock.connect(served[0])
@@ -167,7 +169,9 @@ def test_an_unread_body_does_not_lose_the_answer(served: tuple[str, Server]) -> 
     assert raw(served[0], head + body + b"GET /_ping HTTP/1.1\r\nHost: a\r\n\r\n").count(b"HTTP/1.1 ") == 2
 
 
-def test_a_bug_is_answered_without_a_trace(served: tuple[str, Server], engine: FakeEngine, caplog: Any) -> None:
+def test_a_bug_is_answered_without_a_trace(
+    served: tuple[str, Server], engine: FakeEngine, caplog: Any
+) -> None:
     def broken() -> dict[str, Any]:
         raise ZeroDivisionError("secret detail")
 
@@ -182,7 +186,11 @@ def test_a_bug_is_answered_without_a_trace(served: tuple[str, Server], engine: F
 
 def test_a_stalled_client_stalls_nobody(served: tuple[str, Server]) -> None:
     stalled = []
-    for data in (b"", b"GET /_p", b"POST /containers/create HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n{"):
+    for data in (
+        b"",
+        b"GET /_p",
+        b"POST /containers/create HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n{",
+    ):
         sock = socket.socket(socket.AF_UNIX)
         sock.connect(served[0])
         sock.sendall(data)

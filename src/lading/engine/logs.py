@@ -6,8 +6,10 @@ partial records, as the monitor wrote it (CRI logging format: "<time> <stream> <
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
@@ -17,30 +19,72 @@ from lading.engine.model import LogRecord
 _BLOCK = 65536
 _LINE = 1 << 20  # longest record taken: one read of the monitor and its head, with room to spare
 _POLL = 0.05
+_LOOKS = 50
 
 
-def paths(path: str) -> list[str]:
-    """The log's files, oldest first: path.2, path.1, path."""
-    found, number = [path], 1
-    while os.path.exists(f"{path}.{number}"):
-        found.insert(0, f"{path}.{number}")
-        number += 1
-    return found
+def open_all(path: str) -> list[BinaryIO]:
+    """The log's files, oldest first: path.2, path.1, path. The caller closes them.
+
+    The monitor renames one after the other, so a look may meet a gap or one file under two names: the names are
+    looked at again after opening, and once more from the start when they have moved.
+    """
+    for attempt in range(_LOOKS):
+        before = _identities(path)
+        found: list[BinaryIO] = []
+        try:
+            for name, _ in before:
+                found.append(open(name, "rb", buffering=0))  # noqa: SIM115
+            opened = [_identity(file.fileno()) for file in found]
+            if opened == [identity for _, identity in before] and before == _identities(path):
+                return found
+        except FileNotFoundError:
+            pass
+        if attempt == _LOOKS - 1:
+            return found  # it rotates without a pause: what we have is the best there is
+        for file in found:
+            file.close()
+    return []
+
+
+def _identities(path: str) -> list[tuple[str, tuple[int, int]]]:
+    """(name, device and inode) of every file of the log, oldest first."""
+    folder, base = os.path.split(path)
+    numbered: list[tuple[int, str, tuple[int, int]]] = []
+    try:
+        names = os.listdir(folder or ".")
+    except FileNotFoundError:
+        return []
+    for name in names:
+        rest = name.removeprefix(base + ".")
+        number = 0 if name == base else int(rest) if rest != name and rest.isdecimal() else -1
+        full = os.path.join(folder, name)
+        identity = _inode(full) if number >= 0 else None
+        if identity is not None:
+            numbered.append((number, full, identity))
+    return [(name, identity) for _, name, identity in sorted(numbered, reverse=True)]
 
 
 def parse(line: bytes) -> LogRecord | None:
-    """One record; None for a line that is none (a torn one after a power cut)."""
+    """One record, without its newline; None for a line that is none (a torn one after a power cut)."""
     parts = line.split(b" ", 3)
     if len(parts) != 4 or parts[1] not in (b"stdout", b"stderr"):
         return None
+    stamp = parts[0]
     try:
-        ns = clock.parse_rfc3339(parts[0].decode("ascii"))
+        if len(stamp) == 30 and stamp[19:20] == b"." and stamp[20:29].isdigit():
+            ns = _second(stamp[:19]) + int(stamp[20:29])
+        else:
+            ns = clock.parse_rfc3339(stamp.decode("ascii"))
     except (UnicodeDecodeError, ValueError):
         return None
-    text = parts[3]
-    if parts[2] == b"F":
-        return LogRecord(ns, parts[1].decode(), text if text.endswith(b"\n") else text + b"\n")
-    return LogRecord(ns, parts[1].decode(), text.removesuffix(b"\n"))
+    text = parts[3] + b"\n" if parts[2] == b"F" else parts[3]
+    return LogRecord(ns, "stdout" if parts[1] == b"stdout" else "stderr", text)
+
+
+@functools.lru_cache(maxsize=64)
+def _second(stamp: bytes) -> int:
+    """Nanoseconds of a whole second; the same one comes over and over."""
+    return clock.parse_rfc3339(stamp.decode("ascii") + "Z")
 
 
 def read(
@@ -102,21 +146,12 @@ class _Files:
     def __init__(self, path: str) -> None:
         self._path = path
         self._open: list[BinaryIO] = []
-        self._rest = b""
+        self._lines: deque[bytes] = deque()
+        self._rest = b""  # the beginning of a line whose end is not read yet
         self._skipping = False
 
     def __enter__(self) -> _Files:
-        # A rotation between two opens would show one file twice or none: look again until nothing moved.
-        for _ in range(10):
-            before = _inode(self._path)
-            for name in paths(self._path):
-                try:
-                    self._open.append(open(name, "rb", buffering=0))
-                except FileNotFoundError:
-                    continue
-            if _inode(self._path) == before:
-                break
-            self._close()
+        self._open = open_all(self._path)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -138,20 +173,18 @@ class _Files:
                 return record
 
     def _line(self) -> bytes | None:
-        while True:
-            end = self._rest.find(b"\n")
-            if end >= 0:
-                line, self._rest = self._rest[: end + 1], self._rest[end + 1 :]
-                if self._skipping:
-                    self._skipping = False
-                    continue
-                return line
-            if len(self._rest) > _LINE:  # no record is so long: drop it up to its newline
-                self._rest, self._skipping = b"", True
+        while not self._lines:
             block = self._read()
             if not block:
                 return None
-            self._rest += block
+            *lines, self._rest = (self._rest + block).split(b"\n")
+            if lines and self._skipping:
+                self._skipping = False
+                del lines[0]
+            self._lines.extend(lines)
+            if len(self._rest) > _LINE:  # no record is so long: drop it up to its newline
+                self._rest, self._skipping = b"", True
+        return self._lines.popleft()
 
     def _read(self) -> bytes:
         """The next block, moving on to a newer file when this one has been rotated and is read to its end."""
@@ -188,20 +221,17 @@ class _Files:
         return inode is not None and inode != _identity(self._open[0].fileno())
 
     def _follow_rotation(self) -> None:
-        """Open every file newer than the one that was read; there may be several when the log grows fast."""
+        """Go on with every file newer than the one that was read; there may be several when the log grows fast."""
         current = _identity(self._open[0].fileno())
-        newer: list[BinaryIO] = []
-        for name in reversed(paths(self._path)):
-            try:
-                file = open(name, "rb", buffering=0)  # noqa: SIM115
-            except FileNotFoundError:
-                continue
+        files = open_all(self._path)
+        for index, file in enumerate(files):
             if _identity(file.fileno()) == current:
-                file.close()
+                for older in files[: index + 1]:
+                    older.close()
+                files = files[index + 1 :]
                 break
-            newer.insert(0, file)
         self._open.pop(0).close()
-        self._open, self._rest, self._skipping = newer, b"", False
+        self._open, self._rest, self._skipping = files, b"", False
 
     def seek_tail(self, count: int, streams: frozenset[str]) -> None:
         """Stand before the last `count` lines of the wanted streams, reading backwards from the end."""
