@@ -10,6 +10,7 @@ import io
 import json
 import lzma
 import os
+import socket
 import stat
 import tarfile
 import threading
@@ -25,7 +26,16 @@ from build_world import BUSYBOX, World, base, open_world, write
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT4
 
-from lading.base.errors import Cancelled, Conflict, Denied, Invalid, LadingError, NotFound, Unsupported
+from lading.base.errors import (
+    Cancelled,
+    Conflict,
+    Denied,
+    Invalid,
+    LadingError,
+    NotFound,
+    Unavailable,
+    Unsupported,
+)
 from lading.build.context import received
 from lading.build.dockerfile import DockerfileError
 from lading.build.failure import StepFailed
@@ -988,3 +998,99 @@ def test_chains_name_what_was_built(plain: World) -> None:
     plain.build("FROM base:1\nRUN touch /x\n", {})
     image = plain.images.get(plain.last)
     assert plain.snapshots.exists(chain.ids(image.config.diff_ids)[-1])
+
+
+def nest(directory: Path, depth: int, name: str) -> None:
+    """`depth` directories, one in the other, with a file in the last; no path is used, since it may be too
+    long.
+    """
+    directory.mkdir(exist_ok=True)
+    fd = os.open(directory, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir(name, dir_fd=fd)
+        below = os.open(name, os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    os.close(os.open("leaf", os.O_WRONLY | os.O_CREAT, dir_fd=fd))
+    os.close(fd)
+
+
+def test_deep_contexts(world: World) -> None:
+    nest(world.path / "context", 200, "d")
+    world.again("FROM base:1\nCOPY . /x/\n")
+    with world.root() as root:
+        assert (root / "x" / "/".join(["d"] * 200) / "leaf").exists()
+    with pytest.raises(Invalid, match="nested directories"):
+        world.again("FROM base:1\nCOPY --parents **/leaf /y/\n")
+
+
+@pytest.mark.parametrize(("depth", "name"), [(600, "d"), (50, "n" * 100)])
+def test_contexts_too_deep_are_refused(plain: World, depth: int, name: str) -> None:
+    nest(plain.path / "context", depth, name)
+    with pytest.raises(Invalid, match="the build context is nested too deeply"):
+        plain.again("FROM base:1\nCOPY . /x/\n")
+    (plain.path / "context/.dockerignore").write_text(name[0] + "*")
+    plain.again("FROM base:1\nCOPY . /x/\n")
+
+
+def test_sockets_and_pipes_of_a_context(plain: World) -> None:
+    context = plain.path / "context"
+    context.mkdir()
+    os.mkfifo(context / "pipe", 0o600)
+    (context / "a").write_text("1")
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(context / "sock"))
+    server.close()
+    plain.again("FROM base:1\nCOPY . /x/\n")
+    with plain.root() as root:
+        assert sorted(os.listdir(root / "x")) == ["a", "pipe"]
+        assert stat.S_ISFIFO((root / "x/pipe").lstat().st_mode)
+    with pytest.raises(NotFound):
+        plain.again("FROM base:1\nCOPY sock /x/\n")
+
+
+def test_a_file_that_changes_while_it_is_copied(plain: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lading.build import place
+
+    real = place.files.copy_data
+
+    def slow(source: int, target: int) -> None:
+        real(source, target)
+        (plain.path / "context/a").write_text("changed")
+
+    monkeypatch.setattr(place.files, "copy_data", slow)
+    with pytest.raises(Conflict, match="changed while it was copied"):
+        plain.build("FROM base:1\nCOPY a /a\n", {"a": "1"})
+    monkeypatch.undo()
+    plain.again("FROM base:1\nCOPY a /a\n")
+    with plain.root() as root:
+        assert (root / "a").read_text() == "changed"
+
+
+def test_a_full_disk_is_said(plain: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lading.build import place
+
+    def full(source: int, target: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(place.files, "copy_data", full)
+    with pytest.raises(Unavailable) as caught:
+        plain.build("FROM base:1\nCOPY a /a\n", {"a": "1"})
+    assert "The disk is full." in str(caught.value) and "line 2" in str(caught.value)
+
+
+def test_a_prune_during_a_build_does_not_take_what_it_uses(plain: World) -> None:
+    dockerfile = "FROM base:1\nRUN echo a > /a\nRUN true\nRUN echo b > /b\n"
+    plain.build("FROM base:1\nRUN echo a > /a\n", {}, tags=("once",))
+    plain.images.remove(plain.last)
+    done = []
+
+    def cancelled() -> bool:
+        if len(plain.executor.steps) > 1 and not done:
+            done.append(plain.builder.prune(everything=True))
+        return False
+
+    plain.again(dockerfile, cancelled=cancelled)
+    assert done and done[0][0]
+    with plain.root() as root:
+        assert (root / "a").read_text() == "a\n" and (root / "b").read_text() == "b\n"

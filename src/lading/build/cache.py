@@ -50,6 +50,11 @@ class Record:
     def size(self) -> int:
         return self.layer.descriptor.size if self.layer else 0
 
+    @property
+    def blob(self) -> str:
+        """The digest of the layer, "" when there is none."""
+        return self.layer.descriptor.digest if self.layer else ""
+
 
 @dataclass(frozen=True)
 class Usage:
@@ -122,7 +127,7 @@ class Cache:
                     record.key,
                     record.kind,
                     record.snapshot,
-                    layer.descriptor.digest if layer else "",
+                    record.blob,
                     layer.descriptor.media_type if layer else "",
                     layer.diff_id if layer else "",
                     record.size,
@@ -132,7 +137,7 @@ class Cache:
                 ),
             )
             self._leases.drop(_hold(record.key))
-            held = [item for item in (record.snapshot, layer.descriptor.digest if layer else "") if item]
+            held = [item for item in (record.snapshot, record.blob) if item]
             if held:
                 self._leases.keep(_hold(record.key), *held)
 

@@ -54,5 +54,6 @@ def located(error: LadingError, instruction: Instruction, file: str) -> LadingEr
             error.inside(file) if isinstance(error, DockerfileError) and error.file == "Dockerfile" else error
         )
     where = f"{file} line {instruction.position.line}: {instruction.text[:200]}"
-    why = f"{error.why} {where}" if error.why else where
+    stop = "" if error.why.endswith((".", "!", "?")) else "."
+    why = f"{error.why}{stop} {where}" if error.why else where
     return type(error)(error.what, why=why, hint=error.hint)

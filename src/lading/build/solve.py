@@ -82,11 +82,15 @@ class Builder:
         LadingError.
         """
         tags = _tags(request)
-        with contexts.opened(request) as context, self._leases.hold(), self._running() as identifier:
+        with (
+            contexts.opened(request) as context,
+            self._leases.hold() as lease,
+            self._running() as identifier,
+        ):
             dockerfile = parse(context.dockerfile, context.name)
             for text, position in dockerfile.warnings:
                 progress(Notice(f"{context.name} line {position.line}: {text}", "warning"))
-            work = self._work(request, context, identifier, progress)
+            work = self._work(request, context, identifier, lease.add, progress)
             state = self._solve(dockerfile, request, work)
             image = self._finish(state, request, work, tags)
         progress(Finished(image.id, tuple(str(tag) for tag in tags)))
@@ -95,7 +99,12 @@ class Builder:
     # --- the course of one build ---
 
     def _work(
-        self, request: BuildRequest, context: contexts.Context, identifier: str, report: Report
+        self,
+        request: BuildRequest,
+        context: contexts.Context,
+        identifier: str,
+        hold: Callable[..., None],
+        report: Report,
     ) -> Work:
         trust = self._executor.host_trust()
         trusted = request.host_trust if request.host_trust is not None else bool(trust)
@@ -103,6 +112,8 @@ class Builder:
             report(
                 Notice(f"Host trust is on: RUN steps see {trust or 'the resolver and proxies of this host'}.")
             )
+        if request.pull:
+            report(Notice("Base images come from the store: this version pulls none.", "warning"))
         counter = itertools.count(1)
         epoch = _epoch(request)
         layers = Layers(
@@ -116,7 +127,7 @@ class Builder:
         )
         return Work(
             request, context.name, self._images, self._snapshots, self._cache, self._contents, layers,
-            self._executor, self._caches, context.tree, trusted, report, new_id, build_id=identifier,
+            self._executor, self._caches, context.tree, trusted, report, new_id, hold, build_id=identifier,
         )  # fmt: skip
 
     def _solve(self, dockerfile: Dockerfile, request: BuildRequest, work: Work) -> State:
@@ -131,6 +142,7 @@ class Builder:
             scope.declare(argument)
         plan = graph.plan(dockerfile, wanted, scope, platform, self._base)
         work.total = plan.total
+        work.hold(*(node.base.manifest_digest for node in plan.nodes if isinstance(node.base, Image)))
         done: dict[int, State] = {}
         for node in plan.nodes:
             done[node.stage.index] = self._stage(node, dockerfile, scope, work, done)
@@ -170,6 +182,7 @@ class Builder:
             if index is not None:
                 return f"the stage {name}", others[index]
             image = self._base(name, node.platform)
+            work.hold(image.manifest_digest)
             return f"the image {name}", from_image(image, variables.Scope(scope))
 
         build = StageBuild(work, state, node.label, others, find)

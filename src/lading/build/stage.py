@@ -51,6 +51,9 @@ class StageBuild:
                 self._dispatch(one, mark)
             except LadingError as error:
                 raise located(error, one, self.work.file) from error
+            except OSError as error:
+                told = full_disk(error, f"{one.keyword} failed")
+                raise located(told, one, self.work.file) from error
             mark.result(self.state.identity)
 
     def _dispatch(self, one: Instruction, mark: Mark) -> None:
@@ -95,6 +98,10 @@ class StageBuild:
         if self.work.request.no_cache:
             return None
         record = self.work.cache.find(key)
+        if record is not None:
+            # Held, then looked at again: a prune may have been between the two.
+            self.work.hold(*(item for item in (record.snapshot, record.blob) if item))
+            record = self.work.cache.find(key)
         if record is not None:
             self.work.hits.append(record)
         return record

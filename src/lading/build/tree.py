@@ -11,15 +11,17 @@ import hashlib
 import os
 import posixpath
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lading.base.errors import Invalid, NotFound
 from lading.build import ignore
 from lading.build.ignore import Ignore
-from lading.linux import files
+from lading.linux import files, trees
 
 _MAX_ENTRIES = 5_000_000
+_MAX_PATH = 4000  # PATH_MAX less room for a name
+_MAX_SPAN = 64  # directories that one ** of a COPY pattern looks into, one below the other
 _WILD = "*?[\\"
 _XATTRS = ("security.capability", "user.")
 
@@ -135,7 +137,7 @@ class Tree:
         if ignored and self.patterns.prunes(path):
             return None
         entries = [Entry("", path, info)]
-        self._walk(path, "", exclude, entries)
+        self._walk(path, exclude, entries)
         if ignored and len(entries) == 1:
             return None
         return Source(path, tuple(entries))
@@ -166,37 +168,55 @@ class Tree:
             todo += [p for p in target.split("/") if p not in ("", ".")][::-1]
         return "/".join(done)
 
-    def _walk(self, base: str, below: str, exclude: Ignore, entries: list[Entry]) -> None:
+    def _walk(self, base: str, exclude: Ignore, entries: list[Entry]) -> None:
+        """List what is below the directory `base`: depth first, no descriptor held and no recursion, since a
+        hostile tree may be deep.
+        """
+        # (entries of one directory still to be looked at; where its own entry is, if it may turn out
+        # needless)
+        stack: list[tuple[Iterator[Entry], int]] = [(iter(self._list(base, "")), -1)]
+        while stack:
+            listing, own = stack[-1]
+            entry = next(listing, None)
+            if entry is None:
+                stack.pop()
+                if own >= 0 and len(entries) == own + 1:
+                    entries.pop()  # an ignored directory is there only for the sake of an exception below it
+                continue
+            ignored = self.patterns.matches(entry.at)
+            excluded = exclude.matches(entry.path)
+            if not entry.is_dir:
+                if not ignored and not excluded:
+                    self._add(entry, entries)
+                continue
+            if (ignored and self.patterns.prunes(entry.at)) or (excluded and exclude.prunes(entry.path)):
+                continue
+            self._add(entry, entries)
+            stack.append(
+                (iter(self._list(base, entry.path)), len(entries) - 1 if ignored or excluded else -1)
+            )
+
+    def _list(self, base: str, below: str) -> list[Entry]:
+        """One directory, in order of names; sockets mean nothing without their process and are left out."""
         at = _join(base, below)
+        if len(os.fsencode(at)) > _MAX_PATH or at.count("/") >= trees.MAX_DEPTH:
+            raise Invalid(
+                f"{self.name} is nested too deeply",
+                why=f"{at[:60]}… has more than {trees.MAX_DEPTH} directories, or is longer than a path may be.",
+                hint="Leave it out with .dockerignore.",
+            )
+        found = []
         fd = files.open_in_root(self.root, at or ".", os.O_RDONLY | os.O_DIRECTORY)
         try:
-            with os.scandir(fd) as listing:
-                names = sorted(item.name for item in listing)
-            for name in names:
+            for name in sorted(os.listdir(fd)):
                 info = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                path = f"{below}/{name}" if below else name
-                full = f"{base}/{path}" if base else path
+                if stat.S_ISSOCK(info.st_mode):
+                    continue
                 link = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(info.st_mode) else ""
-                self._visit(Entry(path, full, info, link), base, exclude, entries)
+                found.append(Entry(_join(below, name), _join(at, name), info, link))
         finally:
             os.close(fd)
-
-    def _visit(self, entry: Entry, base: str, exclude: Ignore, entries: list[Entry]) -> None:
-        if stat.S_ISSOCK(entry.info.st_mode):
-            return  # a socket means nothing without its process; tar(1) leaves them out, too
-        ignored = self.patterns.matches(entry.at)
-        excluded = exclude.matches(entry.path)
-        if not entry.is_dir:
-            if not ignored and not excluded:
-                self._add(entry, entries)
-            return
-        if (ignored and self.patterns.prunes(entry.at)) or (excluded and exclude.prunes(entry.path)):
-            return
-        mark = len(entries)
-        self._add(entry, entries)
-        self._walk(base, entry.path, exclude, entries)
-        if (ignored or excluded) and len(entries) == mark + 1:
-            entries.pop()  # an ignored directory is there only for the sake of an exception below it
+        return found
 
     def _add(self, entry: Entry, entries: list[Entry]) -> None:
         self._count += 1
@@ -222,6 +242,8 @@ class Tree:
                 names = [name for name in sorted(os.listdir(fd)) if match(name) or (first == "**")]
             finally:
                 os.close(fd)
+        if base.count("/") > _MAX_SPAN:
+            raise Invalid(f'"{"/".join(parts)[:80]}" looks into more than {_MAX_SPAN} nested directories')
         if first == "**" and rest:
             yield from self._matches(rest, base)
         for name in names:

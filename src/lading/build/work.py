@@ -38,6 +38,7 @@ class Work:
     host_trust: bool
     report: Callable[[Progress], None]
     step_id: Callable[[], str]
+    hold: Callable[..., None]  # protects blobs and snapshots from a sweep until the build ends
     total: int = 0
     number: int = 0
     build_id: str = ""
