@@ -141,7 +141,9 @@ def parse(data: bytes) -> ImageConfig:
         variant=fields.text(obj, "variant"),
         created=fields.text(obj, "created"),
         author=fields.text(obj, "author"),
-        config=container_from_json(fields.mapping(obj.get("config") or {}, "field 'config'")),
+        config=container_from_json(
+            fields.mapping({} if obj.get("config") is None else obj["config"], "field 'config'")
+        ),
         diff_ids=tuple(digests.parse(item, "diffID") for item in fields.items(rootfs, "diff_ids")),
         history=fields.each(obj, "history", _history),
     )

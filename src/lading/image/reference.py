@@ -43,11 +43,9 @@ class Reference:
         if self.domain != DEFAULT_DOMAIN:
             return self.name
         first, slash, rest = self.path.partition("/")
-        return (
-            rest
-            if slash and first == "library" and "/" not in rest and not _looks_like_domain(rest)
-            else self.path
-        )
+        if slash and _looks_like_domain(first):
+            return self.name
+        return rest if first == "library" and slash and "/" not in rest else self.path
 
     @property
     def familiar(self) -> str:
