@@ -381,6 +381,9 @@ def test_archive(world: World) -> None:
     assert header is not None
     assert json.loads(base64.b64decode(header))["name"] == "f"
     assert (answer.status, answer.read()) == (200, b"")
+    peer.request("HEAD", f"/containers/{ref}/archive?path=/missing")
+    answer = peer.getresponse()
+    assert (answer.status, answer.read()) == (404, b"")
     status, data = world.call("GET", f"/containers/{ref}/archive?path=/f")
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         assert (status, tar.getnames()) == (200, ["f"])

@@ -44,6 +44,7 @@ class Connection:
         self.given_away = False
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT)
         self._body_read = False
+        self._bodiless = False  # the request was HEAD
 
     # Reading
 
@@ -57,6 +58,7 @@ class Connection:
             return None
         if event.http_version not in (b"1.0", b"1.1"):
             raise Refused(505, "the request's version of HTTP is not 1.1")
+        self._bodiless = event.method == b"HEAD"
         return event
 
     def read_body(self) -> bytes:
@@ -106,7 +108,7 @@ class Connection:
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
         """A whole response at once."""
         head = self._h11.send(_response(status, headers))
-        data = self._h11.send(h11.Data(data=body)) if body else b""
+        data = self._h11.send(h11.Data(data=body)) if body and not self._bodiless else b""
         end = self._h11.send(h11.EndOfMessage())
         self._write(b"".join(part for part in (head, data, end) if part))
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from lading.api import parse
+from lading.api.errors import Refused
 from lading.api.exchange import Exchange
 from lading.api.fields import Fields
 from lading.api.ports import Engine
 from lading.api.render import containers as render
 from lading.api.router import Route
 from lading.base import clock
-from lading.base.errors import Invalid
+from lading.base.errors import Invalid, LadingError
 
 
 def list_(engine: Engine, x: Exchange) -> None:
@@ -37,7 +40,19 @@ def _done(x: Exchange, changed: bool | None) -> None:
 
 
 def start(engine: Engine, x: Exchange) -> None:
-    _done(x, engine.containers.start(x.params["id"]))
+    """A container that goes by itself (--rm) also goes when it cannot start: its client waits for that."""
+    ref = x.params["id"]
+    try:
+        changed = engine.containers.start(ref)
+    except LadingError as error:
+        with contextlib.suppress(LadingError):  # the first error is the one to tell
+            view = engine.containers.inspect(ref)
+            if view.host.auto_remove and view.state.status in ("created", "exited"):
+                engine.containers.remove(view.id, False, True)
+        if error.exit_code in (126, 127):  # the command is at fault, not the path that was asked for
+            raise Refused(400, str(error)) from error
+        raise
+    _done(x, changed)
 
 
 def _timeout(x: Exchange) -> int | None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 from lading.api import hijack, parse
 from lading.api.exchange import Exchange
 from lading.api.fields import Fields
-from lading.api.ports import Engine
+from lading.api.ports import Engine, ExecView
 from lading.api.render import containers as render
 from lading.api.router import Route
 from lading.base.errors import Conflict
+
+_SETTLING = 2.0  # seconds
 
 
 def create(engine: Engine, x: Exchange) -> None:
@@ -44,7 +49,25 @@ def start(engine: Engine, x: Exchange) -> None:
 
 
 def inspect(engine: Engine, x: Exchange) -> None:
-    x.json(render.execution(engine.execs.inspect(x.params["id"])))
+    x.json(render.execution(_settled(engine, x.params["id"])))
+
+
+def _settled(engine: Engine, exec_id: str) -> ExecView:
+    """The exec, its end noted when its process is gone.
+
+    A client asks for the exit code when its stream ends, which is a moment before the engine hears of the end; it would
+    read "running, no exit code" as success.
+    """
+    deadline = time.monotonic() + _SETTLING
+    while True:
+        view = engine.execs.inspect(exec_id)
+        if (
+            not view.running
+            or (view.pid and os.path.exists(f"/proc/{view.pid}"))
+            or time.monotonic() > deadline
+        ):
+            return view
+        time.sleep(0.001)
 
 
 def resize(engine: Engine, x: Exchange) -> None:

@@ -7,10 +7,12 @@ import threading
 from lading.api.exchange import API_VERSION, MIN_VERSION, Exchange
 from lading.api.fields import Fields
 from lading.api.ports import Engine
+from lading.api.render import containers
 from lading.api.render import events as render
 from lading.api.resources.streams import moment
 from lading.api.router import Route
 from lading.api.stream import error_line
+from lading.base import clock
 from lading.base.errors import Invalid, LadingError
 
 _PING = [
@@ -35,9 +37,16 @@ def version(engine: Engine, x: Exchange) -> None:
     """The engine's facts; the versions of the API are this room's to say."""
     known = {"ApiVersion": f"1.{API_VERSION}", "MinAPIVersion": f"1.{MIN_VERSION}"}
     found = engine.system.version()
+    # `docker version` prints the server's facts from its component, all of them text.
+    facts = {name: str(found.get(name, "")) for name in ("GitCommit", "GoVersion", "BuildTime")}
     for component in found.get("Components") or ():
         if component.get("Name") == "Engine":
-            component["Details"] = {**(component.get("Details") or {}), **known}
+            component["Details"] = {
+                "Experimental": "false",
+                **facts,
+                **(component.get("Details") or {}),
+                **known,
+            }
     x.json({**found, **known})
 
 
@@ -61,7 +70,16 @@ def events(engine: Engine, x: Exchange) -> None:
 
 
 def disk_usage(engine: Engine, x: Exchange) -> None:
-    x.json(engine.system.disk_usage())
+    """The engine measures; containers are shown as `ps` shows them."""
+    kinds = frozenset(x.texts("type"))
+    found = engine.system.disk_usage()
+    views = engine.containers.list(True, 0, {}, True)
+    now = clock.now_ns()
+    found["Containers"] = [containers.summary(view, now) for view in views]
+    for kind, name in (("image", "Images"), ("container", "Containers"), ("volume", "Volumes")):
+        if kinds and kind not in kinds:
+            found[name] = None
+    x.json(found)
 
 
 def bootstrap(engine: Engine, x: Exchange) -> None:
