@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 USUAL_ROOT = "/var/lib/lading"
-_WORKERS = 16
+_WORKERS = 64  # threads are made when needed; a health check may hold one for its whole timeout
 _LOCK_WAIT = 10.0
 
 

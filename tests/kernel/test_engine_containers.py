@@ -143,6 +143,12 @@ def test_rm_on_exit(world: World) -> None:
     assert future.result(20).code == 4
     with pytest.raises(NotFound):
         world.engine.containers.inspect(identifier)
+    broken = world.create("no-such-program", auto_remove=True)
+    with pytest.raises(LadingError):
+        world.engine.containers.start(broken)
+    with pytest.raises(NotFound):
+        world.engine.containers.inspect(broken)
+    assert leftovers(world.paths, broken) == []
 
 
 def test_list_and_its_filters(world: World) -> None:

@@ -95,6 +95,7 @@ def test_configs_that_are_refused(config: Config) -> None:
         HostConfig(sysctls={"kernel.panic": "1"}),
         HostConfig(sysctls={"net.../x": "1"}),
         HostConfig(log_driver="syslog"),
+        HostConfig(runtime="kata"),
         HostConfig(oom_score_adj=2000),
         HostConfig(port_bindings=(PortBinding(0),)),
         HostConfig(port_bindings=(PortBinding(80, "sctp"),)),

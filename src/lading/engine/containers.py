@@ -130,7 +130,12 @@ class Containers:
                 raise Conflict(f"container {entry.record.name} is just ending", hint="Try again.")
             self._cancel_restart(entry)
             entry.backoff = 0.0
-            self.starter.start(entry)
+            try:
+                self.starter.start(entry)
+            except BaseException:
+                if entry.record.host.auto_remove:
+                    self._delete(entry)
+                raise
         return True
 
     def stop(self, ref: str, timeout: int | None, signal: str = "") -> bool:

@@ -208,13 +208,8 @@ class _Files:
             if block:
                 return block
             self._follow_rotation()
-        if not self._open:
-            try:
-                self._open.append(open(self._path, "rb", buffering=0))  # noqa: SIM115
-            except FileNotFoundError:
-                return b""
-            return self._open[0].read(_BLOCK) or b""
-        return b""
+        self._open = open_all(self._path)  # nothing was written yet when we looked last
+        return self._open[0].read(_BLOCK) or b"" if self._open else b""
 
     def _rotated(self) -> bool:
         inode = _inode(self._path)

@@ -157,6 +157,8 @@ def check_host(host: HostConfig, cpus: int) -> None:
         raise Invalid(
             f'logging driver "{host.log_driver[:40]}" is not known', hint="Use json-file, local or none."
         )
+    if host.runtime not in ("", "lading", "runc"):  # clients that know only Docker ask for runc
+        raise Invalid(f'unknown or invalid runtime name: "{host.runtime[:40]}"', hint="Leave --runtime out.")
     if host.shm_size < 0:
         raise Invalid("SHM size can not be less than 0")
     for name in host.sysctls:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _LOG_SIZE, _LOG_FILES = 10 << 20, 3
+FAILED_CODE = 128
+"""What a start that failed leaves as the exit code, unless the command itself was at fault (Docker's number)."""
 LOST_CODE = 255
 """The exit code of a run whose end nobody saw, because the host went down (Docker's choice too)."""
 
@@ -44,7 +46,7 @@ class Starter:
 
     def start(self, entry: Entry, *, restarts: int = 0) -> None:
         """Make the container run. The caller holds `entry.lock` and has checked that it does not run yet."""
-        rooms, record = self._rooms, entry.record
+        rooms, record, before = self._rooms, entry.record, entry.history
         with ExitStack() as always, ExitStack() as undo:
             try:
                 netns = self._sandbox(record)
@@ -74,12 +76,12 @@ class Starter:
                 )
                 rooms.roster.note(entry, history)
                 entry.running, entry.stopping = True, False
-                self.follow(entry)
                 rooms.runtime.start(record.id)
                 undo.pop_all()
             except BaseException as e:
-                self._failed(entry, e)
+                self._failed(entry, before, e)
                 raise
+        self.follow(entry)
         self._share_names(entry)
         if wants_probe(record.config.healthcheck):
             entry.probe = Probe(rooms, entry)
@@ -208,16 +210,19 @@ class Starter:
             always.callback(os.close, attachment.fd)
         return attachments
 
-    def _failed(self, entry: Entry, error: BaseException) -> None:
-        """A start that did not come to be is remembered with its reason; the container is as it was before."""
+    def _failed(self, entry: Entry, before: History, error: BaseException) -> None:
+        """A start that did not come to be is remembered with its reason; else the container is as it was before."""
         entry.running = False
-        code = error.exit_code if isinstance(error, LadingError) else 125
-        now = clock.now_ns()
+        own = isinstance(error, LadingError) and error.exit_code in (126, 127)
+        noted = replace(
+            before,
+            exit_code=error.exit_code if own and isinstance(error, LadingError) else FAILED_CODE,
+            error=str(error),
+            finished_ns=clock.now_ns(),
+            wanted=False,
+        )
         try:
-            self._rooms.roster.note(
-                entry, replace(entry.history, exit_code=code, error=str(error), finished_ns=now, wanted=False,
-                               endpoints=(), host_names=(), ports=(), started_ns=0)
-            )  # fmt: skip
+            self._rooms.roster.note(entry, noted)
         except LadingError as e:
             log.warning("noting the failed start of %s: %s", entry.id[:12], e)
 
