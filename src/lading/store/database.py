@@ -123,6 +123,11 @@ class Database:
             finally:
                 self._give(connection)
 
+    @property
+    def in_transaction(self) -> bool:
+        """Whether this thread is inside `transaction`."""
+        return getattr(self._held, "connection", None) is not None
+
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """Rows of one SELECT, as of one moment; inside a transaction of this thread it sees that
         transaction."""

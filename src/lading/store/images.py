@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import fcntl
-import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -94,7 +92,7 @@ class Images:
         """Record a manifest whose blobs are all stored; `ref` names it, "" leaves it unnamed. The name moves
         if taken."""
         name = str(reference.parse(ref).with_default_tag()) if ref else ""
-        with self._changing():
+        with self.leases.excluding():
             found, conf = self._load(manifest_digest)
             needed = (manifest_digest, found.config.digest, *(layer.digest for layer in found.layers))
             missing = [blob for blob in needed if not self.blobs.refresh(blob)]
@@ -129,17 +127,6 @@ class Images:
                 self._cache.clear()
             known = self._cache[manifest_digest] = (found, conf)
         return known
-
-    @contextlib.contextmanager
-    def _changing(self, *, alone: bool = False) -> Iterator[None]:
-        """Taken shared while an image is recorded and exclusively while a sweep runs, also across processes
-        (flock(2))."""
-        fd = os.open(f"{self.blobs.root}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-            yield
-        finally:
-            os.close(fd)
 
     # --- looking up ---
 
@@ -252,12 +239,11 @@ class Images:
     def remove(self, image_id: str) -> Removed:
         """Forget the image under all its names, then delete the blobs and snapshots only it needed."""
         image = self.get(image_id)
-        rows = self._db.query("SELECT manifest_digest FROM images WHERE id = ?", (image.id,))
-        for row in rows:
+        mine = {image.id, *chain.ids(image.config.diff_ids)}
+        for row in self._db.query("SELECT manifest_digest FROM images WHERE id = ?", (image.id,)):
+            found, _ = self._load(row["manifest_digest"])
+            mine.update((row["manifest_digest"], *(layer.digest for layer in found.layers)))
             self.forget(row["manifest_digest"])
-        mine = {image.id, *(row["manifest_digest"] for row in rows)}
-        mine.update(layer.digest for layer in image.manifest.layers)
-        mine.update(chain.ids(image.config.diff_ids))
         deleted, reclaimed = self._sweep(mine)
         return Removed(image.references, deleted, reclaimed)
 
@@ -313,7 +299,7 @@ class Images:
 
     def _sweep(self, candidates: set[str] | None) -> tuple[tuple[str, ...], int]:
         """Mark from the roots, then delete what is unmarked, only among `candidates` when given."""
-        with self._changing(alone=True):
+        with self.leases.excluding(sweep=True):
             horizon = self.leases.horizon_ns()
             marked = self._marks()
             deleted = []

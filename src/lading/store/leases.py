@@ -8,10 +8,11 @@ way need not list what it makes.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Iterable, Iterator
 
-from lading.base import clock
+from lading.base import clock, errors
 from lading.store import owner
 from lading.store.database import Database
 
@@ -23,6 +24,10 @@ NOT NULL, PRIMARY KEY (lease, item)); CREATE TABLE holds (name TEXT NOT NULL, it
 """
 
 _DAY_S = 86_400.0
+
+_SLACK_NS = 1_000_000_000
+"""File times come from a clock that ticks only some hundred times a second (ktime_get_coarse_real_ts64 in the
+kernel), so a file made just after a lease may seem older than it."""
 
 
 class Lease:
@@ -43,14 +48,30 @@ class Leases:
 
     def __init__(self, db: Database) -> None:
         self._db = db
+        self._lock_path = f"{db.path}-sweep"
         db.ensure("leases", _DDL)
+
+    @contextlib.contextmanager
+    def excluding(self, *, sweep: bool = False) -> Iterator[None]:
+        """Held exclusively by a sweep, and shared by whoever must not meet one (flock(2)).
+
+        Not inside a transaction: the sweep, which needs transactions itself, would wait for it for ever.
+        """
+        if self._db.in_transaction:
+            raise errors.Internal("a lease or an image was asked for inside a transaction")
+        fd = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX if sweep else fcntl.LOCK_SH)
+            yield
+        finally:
+            os.close(fd)
 
     @contextlib.contextmanager
     def hold(self, *items: str, seconds: float = _DAY_S) -> Iterator[Lease]:
         """Protect `items`, and all that is made from now on, while the block runs; `seconds` bounds a
         forgotten one."""
         identifier, now = os.urandom(8).hex(), clock.now_ns()
-        with self._db.transaction() as cx:
+        with self.excluding(), self._db.transaction() as cx:
             expires = now + int(seconds * 1e9)
             cx.execute("INSERT INTO leases VALUES (?, ?, ?, ?)", (identifier, owner.token(), now, expires))
             cx.executemany(
@@ -87,7 +108,7 @@ class Leases:
         """When the oldest live lease was taken: what is younger must be spared. None when there is none."""
         self._forget_dead()
         row = self._db.one("SELECT min(created_ns) AS oldest FROM leases")
-        return None if row is None or row["oldest"] is None else int(row["oldest"])
+        return None if row is None or row["oldest"] is None else int(row["oldest"]) - _SLACK_NS
 
     def _forget_dead(self) -> None:
         now = clock.now_ns()
