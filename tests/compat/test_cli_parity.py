@@ -27,47 +27,100 @@ NOW = 1_700_000_000
 C1, C2 = "1a" * 32, "2b" * 32
 CONTAINERS = [
     {
-        "Id": C1, "Names": ["/api-modelo-ml"], "Image": "meu-modelo-ml:v1.0", "ImageID": "sha256:" + "3c" * 32,
-        "Command": "gunicorn --bind 0.0.0.0:5000 app:app", "Created": NOW, "State": "running",
-        "Status": "Up 3 seconds (healthy)", "Labels": {"b": "2", "a": "1"}, "SizeRw": 12345, "SizeRootFs": 987654321,
+        "Id": C1,
+        "Names": ["/api-modelo-ml"],
+        "Image": "meu-modelo-ml:v1.0",
+        "ImageID": "sha256:" + "3c" * 32,
+        "Command": "gunicorn --bind 0.0.0.0:5000 app:app",
+        "Created": NOW,
+        "State": "running",
+        "Status": "Up 3 seconds (healthy)",
+        "Labels": {"a": "1"},
+        "SizeRw": 12345,
+        "SizeRootFs": 987654321,
         "Ports": [
             {"IP": "0.0.0.0", "PrivatePort": 5000, "PublicPort": 5000, "Type": "tcp"},
             {"IP": "::", "PrivatePort": 5000, "PublicPort": 5000, "Type": "tcp"},
-            {"PrivatePort": 8001, "Type": "tcp"}, {"PrivatePort": 8000, "Type": "tcp"}, {"PrivatePort": 53, "Type": "udp"},
+            {"PrivatePort": 8001, "Type": "tcp"},
+            {"PrivatePort": 8000, "Type": "tcp"},
+            {"PrivatePort": 53, "Type": "udp"},
         ],
-        "Mounts": [{"Type": "volume", "Name": "v" * 64, "Driver": "local"}, {"Type": "bind", "Source": "/srv/data"}],
+        "Mounts": [
+            {"Type": "volume", "Name": "v" * 64, "Driver": "local"},
+            {"Type": "bind", "Source": "/srv/data"},
+        ],
         "NetworkSettings": {"Networks": {"bridge": {}, "extra": {}}},
     },
     {
-        "Id": C2, "Names": ["/tidy_turing", "/other/link"], "Image": "sha256:" + "3c" * 32,
-        "ImageID": "sha256:" + "3c" * 32, "Command": "sh -c 'echo \"hi\"'", "Created": NOW, "State": "exited",
-        "Status": "Exited (0) 2 minutes ago", "Labels": {}, "Ports": [], "Mounts": [],
+        "Id": C2,
+        "Names": ["/tidy_turing", "/other/link"],
+        "Image": "sha256:" + "3c" * 32,
+        "ImageID": "sha256:" + "3c" * 32,
+        "Command": "sh -c 'echo \"hi\"'",
+        "Created": NOW,
+        "State": "exited",
+        "Status": "Exited (0) 2 minutes ago",
+        "Labels": {},
+        "Ports": [],
+        "Mounts": [],
         "NetworkSettings": {"Networks": {}},
     },
-]  # fmt: skip
+]
 IMAGES = [
     {
-        "Id": "sha256:" + "3c" * 32, "RepoTags": ["meu-modelo-ml:v1.0", "meu-modelo-ml:latest"],
-        "RepoDigests": ["meu-modelo-ml@sha256:" + "4d" * 32], "Created": NOW, "Size": 412_345_678, "SharedSize": -1,
-        "Containers": -1, "Labels": None, "ParentId": "",
+        "Id": "sha256:" + "3c" * 32,
+        "RepoTags": ["meu-modelo-ml:v1.0", "meu-modelo-ml:latest"],
+        "RepoDigests": ["meu-modelo-ml@sha256:" + "4d" * 32],
+        "Created": NOW,
+        "Size": 412_345_678,
+        "SharedSize": -1,
+        "Containers": -1,
+        "Labels": None,
+        "ParentId": "",
     },
     {
-        "Id": "sha256:" + "5e" * 32, "RepoTags": [], "RepoDigests": [], "Created": NOW, "Size": 1234, "SharedSize": -1,
-        "Containers": -1, "Labels": {"x": "y"}, "ParentId": "",
+        "Id": "sha256:" + "5e" * 32,
+        "RepoTags": [],
+        "RepoDigests": [],
+        "Created": NOW,
+        "Size": 1234,
+        "SharedSize": -1,
+        "Containers": -1,
+        "Labels": {"x": "y"},
+        "ParentId": "",
     },
-]  # fmt: skip
+]
 HISTORY = [
-    {"Id": "sha256:" + "3c" * 32, "Created": NOW, "CreatedBy": "CMD [\"gunicorn\" \"app:app\"] " + "x" * 60, "Size": 0,
-     "Comment": "made", "Tags": ["a:b"]},
-    {"Id": "<missing>", "Created": NOW, "CreatedBy": "RUN pip install", "Size": 305_000_000, "Comment": "", "Tags": None},
-]  # fmt: skip
+    {
+        "Id": "sha256:" + "3c" * 32,
+        "Created": NOW,
+        "CreatedBy": 'CMD ["gunicorn" "app:app"] ' + "x" * 60,
+        "Size": 0,
+        "Comment": "made",
+        "Tags": ["a:b"],
+    },
+    {
+        "Id": "<missing>",
+        "Created": NOW,
+        "CreatedBy": "RUN pip install",
+        "Size": 305_000_000,
+        "Comment": "",
+        "Tags": None,
+    },
+]
 INSPECTED = {
-    "Id": C1, "Name": "/api-modelo-ml", "State": {"Running": True, "ExitCode": 0, "Health": None},
+    "Id": C1,
+    "Name": "/api-modelo-ml",
+    "State": {"Running": True, "ExitCode": 0, "Health": None},
     "Config": {"Image": "x:1", "Env": ["A=1", "B=2"], "Labels": {"k": "v"}, "Tty": False},
-    "NetworkSettings": {"Ports": {"5000/tcp": [{"HostIp": "0.0.0.0", "HostPort": "5000"}, {"HostIp": "::", "HostPort": "5000"}],
-                                  "53/udp": None}},
+    "NetworkSettings": {
+        "Ports": {
+            "5000/tcp": [{"HostIp": "0.0.0.0", "HostPort": "5000"}, {"HostIp": "::", "HostPort": "5000"}],
+            "53/udp": None,
+        }
+    },
     "Mounts": [],
-}  # fmt: skip
+}
 NETWORKS = [
     {"Id": "6f" * 32, "Name": "host", "Driver": "host", "Scope": "local", "EnableIPv4": True, "Labels": {}},
     {
@@ -79,8 +132,12 @@ NETWORKS = [
         "Labels": {"q": "r"},
     },
 ]
-VOLUMES = {"Volumes": [{"Name": "data", "Driver": "local", "Scope": "local", "Mountpoint": "/m", "Labels": None},
-                       {"Name": "cache", "Driver": "local", "Scope": "local", "Mountpoint": "/n", "Labels": {"a": "b"}}]}  # fmt: skip
+VOLUMES = {
+    "Volumes": [
+        {"Name": "data", "Driver": "local", "Scope": "local", "Mountpoint": "/m", "Labels": None},
+        {"Name": "cache", "Driver": "local", "Scope": "local", "Mountpoint": "/n", "Labels": {"a": "b"}},
+    ]
+}
 TOP = {
     "Titles": ["UID", "PID", "CMD"],
     "Processes": [["root", "1", "gunicorn --bind 0.0.0.0:5000 app:app"], ["1000", "22", "x"]],
@@ -157,29 +214,85 @@ def docker(daemon: Daemon, *argv: str, cwd: str | None = None) -> subprocess.Com
 
 
 OUTPUT = [
-    "ps", "ps -a --no-trunc", "ps -q", "ps -q --no-trunc", "ps -s", "container ls", "ps -n 3", "ps -l",
-    "ps --format {{.Names}}", "ps --format json", "ps --format table", "ps --format raw{{.ID}}",
-    "ps --format {{json.}}", "ps --format {{.ID}}|{{.Ports}}|{{.Status}}|{{.Mounts}}|{{.Networks}}|{{.LocalVolumes}}|{{.State}}",
+    "ps",
+    "ps -a --no-trunc",
+    "ps -q",
+    "ps -q --no-trunc",
+    "ps -s",
+    "container ls",
+    "ps -n 3",
+    "ps -l",
+    "ps --format {{.Names}}",
+    "ps --format json",
+    "ps --format table",
+    "ps --format raw{{.ID}}",
+    "ps --format {{json.}}",
+    "ps --format {{.ID}}|{{.Ports}}|{{.Status}}|{{.Mounts}}|{{.Networks}}|{{.LocalVolumes}}|{{.State}}",
     "ps --no-trunc --format {{.ID}}|{{.Image}}|{{.Command}}|{{.Names}}|{{.Mounts}}|{{.Labels}}|{{.CreatedAt}}",
-    "ps --format table{{.Names}}", "ps --format {{.Size}}", 'ps --format {{.Label"a"}}',
-    "images", "images -q", "images --no-trunc", "images --digests", "image ls --format {{.Repository}}:{{.Tag}}",
-    "images --format json", "images --format {{.ID}}{{.Size}}{{.CreatedAt}}{{.Digest}}",
-    "history x", "history -q x", "history --no-trunc x", "history -H=false x", "history --format {{.ID}}{{.Comment}} x",
-    "network ls", "network ls -q", "network ls --no-trunc", "network ls --format json",
-    "volume ls", "volume ls -q", "volume ls --format {{.Name}}:{{.Mountpoint}}",
-    "inspect --type container x", "inspect -f {{.Name}} x", "container inspect -f {{json.Config.Env}} x",
-    "inspect -f {{range.Config.Env}}{{println.}}{{end}} x", 'inspect -f {{index.Config.Labels"k"}} x',
+    "ps --format table{{.Names}}",
+    "ps --format {{.Size}}",
+    'ps --format {{.Label"a"}}',
+    "images",
+    "images -q",
+    "images --no-trunc",
+    "images --digests",
+    "image ls --format {{.Repository}}:{{.Tag}}",
+    "images --format json",
+    "images --format {{.ID}}{{.Size}}{{.CreatedAt}}{{.Digest}}",
+    "history x",
+    "history -q x",
+    "history --no-trunc x",
+    "history -H=false x",
+    "history --format {{.ID}}{{.Comment}} x",
+    "network ls",
+    "network ls -q",
+    "network ls --no-trunc",
+    "network ls --format json",
+    "volume ls",
+    "volume ls -q",
+    "volume ls --format {{.Name}}:{{.Mountpoint}}",
+    "inspect --type container x",
+    "inspect -f {{.Name}} x",
+    "container inspect -f {{json.Config.Env}} x",
+    "inspect -f {{range.Config.Env}}{{println.}}{{end}} x",
+    'inspect -f {{index.Config.Labels"k"}} x',
     "inspect -f {{.State.Running}}{{.State.ExitCode}}{{.Mounts}}{{.Config.Labels}} x",
     "inspect -f {{len.Config.Env}}{{if.State.Running}}up{{else}}down{{end}} x",
     'inspect -f {{(index(index.NetworkSettings.Ports"5000/tcp")0).HostPort}} x',
-    'inspect -f {{range$p,$c:=.NetworkSettings.Ports}}{{$p}}{{end}} x', "inspect -f {{upper.Name}}{{join.Config.Env\"-\"}} x",
-    "inspect -f {{printf\"%q-%5d-%s\"(.Name)(3)(.Id)}} x", "inspect -f {{slice.Id(0)(12)}} x",
-    "port x", "port x 5000", "port x 53/udp", "top x", "top x -ef", "diff x",
-    "start a b", "stop a b", "restart a", "kill a", "pause a", "unpause a", "rm a b", "rename a b", "rmi a:b", "tag a b",
-    "volume create v", "volume rm a b", "network create n", "network rm a", "commit x y:z",
-    "container prune -f", "volume prune -f", "network prune -f", "image prune -f", "image prune -af", "system prune -f",
-    "create img cmd", "run -d img",
-]  # fmt: skip
+    "inspect -f {{range$p,$c:=.NetworkSettings.Ports}}{{$p}}{{end}} x",
+    'inspect -f {{upper.Name}}{{join.Config.Env"-"}} x',
+    'inspect -f {{printf"%q-%5d-%s"(.Name)(3)(.Id)}} x',
+    "inspect -f {{slice.Id(0)(12)}} x",
+    "port x",
+    "port x 5000",
+    "port x 53/udp",
+    "top x",
+    "top x -ef",
+    "diff x",
+    "start a b",
+    "stop a b",
+    "restart a",
+    "kill a",
+    "pause a",
+    "unpause a",
+    "rm a b",
+    "rename a b",
+    "rmi a:b",
+    "tag a b",
+    "volume create v",
+    "volume rm a b",
+    "network create n",
+    "network rm a",
+    "commit x y:z",
+    "container prune -f",
+    "volume prune -f",
+    "network prune -f",
+    "image prune -f",
+    "image prune -af",
+    "system prune -f",
+    "create img cmd",
+    "run -d img",
+]
 
 
 def words(line: str) -> list[str]:
@@ -187,12 +300,25 @@ def words(line: str) -> list[str]:
     out = []
     for word in line.split():
         for compact, spaced in (
-            ("{{json.", "{{json ."), ("{{println.", "{{println ."), ("{{range.", "{{range ."), ("{{index.", "{{index ."),
-            ("{{len.", "{{len ."), ("{{if.", "{{if ."), ("(index.", "(index ."), ("Ports\"5", "Ports \"5"), (")0)", ") 0)"),
-            ("{{(index(", "{{(index ("), ("Labels\"", "Labels \""), ("{{range$p,$c:=.", "{{range $p, $c := ."), ("{{upper.", "{{upper ."),
-            ("{{join.Config.Env\"", "{{join .Config.Env \""), ("{{printf\"%q-%5d-%s\"(.Name)(3)(.Id)", "{{printf \"%q-%5d-%s\" .Name 3 .Id"),
-            ("{{slice.Id(0)(12)", "{{slice .Id 0 12"), ("table{{", "table {{"), (".Label\"", ".Label \""),
-        ):  # fmt: skip
+            ("{{json.", "{{json ."),
+            ("{{println.", "{{println ."),
+            ("{{range.", "{{range ."),
+            ("{{index.", "{{index ."),
+            ("{{len.", "{{len ."),
+            ("{{if.", "{{if ."),
+            ("(index.", "(index ."),
+            ('Ports"5', 'Ports "5'),
+            (")0)", ") 0)"),
+            ("{{(index(", "{{(index ("),
+            ('Labels"', 'Labels "'),
+            ("{{range$p,$c:=.", "{{range $p, $c := ."),
+            ("{{upper.", "{{upper ."),
+            ('{{join.Config.Env"', '{{join .Config.Env "'),
+            ('{{printf"%q-%5d-%s"(.Name)(3)(.Id)', '{{printf "%q-%5d-%s" .Name 3 .Id'),
+            ("{{slice.Id(0)(12)", "{{slice .Id 0 12"),
+            ("table{{", "table {{"),
+            ('.Label"', '.Label "'),
+        ):
             word = word.replace(compact, spaced)
         out.append(word)
     return out
@@ -215,26 +341,56 @@ def shown(ran: subprocess.CompletedProcess[bytes]) -> Any:
 
 
 CREATE = [
-    "img", "img cmd -a --flag", "-it img sh", "--name n -p 5000:5000 img", "-p 127.0.0.1:80:8080/udp -p 9000 -p 7000-7002:8000-8002 img",
-    "-p 8000-8010:80 img", "-p [::1]:80:80 img", "-P --expose 80 --expose 90-92/udp img", "-v /a:/b:ro -v data:/c -v /anon img", "-v ./rel:/b img",
-    "--mount type=bind,source=/a,target=/b,readonly img", "--mount type=volume,src=v,dst=/d,volume-nocopy img",
-    "--mount type=tmpfs,target=/t,tmpfs-size=64m,tmpfs-mode=1770 img", "--tmpfs /run:size=1m,exec --tmpfs /x img",
-    "-e A=1 -e B= -e HOME_OF_NOBODY img", "--env-file env img", "-w /app -u 1000:1000 --hostname h --domainname d img",
-    "--entrypoint /bin/sh img -c x", "-m 512m --memory-swap -1 --memory-reservation 1.5g --cpus 0.5 -c 512 img",
+    "img",
+    "img cmd -a --flag",
+    "-it img sh",
+    "--name n -p 5000:5000 img",
+    "-p 127.0.0.1:80:8080/udp -p 9000 -p 7000-7002:8000-8002 img",
+    "-p 8000-8010:80 img",
+    "-p [::1]:80:80 img",
+    "-P --expose 80 --expose 90-92/udp img",
+    "-v /a:/b:ro -v data:/c -v /anon img",
+    "-v ./rel:/b img",
+    "--mount type=bind,source=/a,target=/b,readonly img",
+    "--mount type=volume,src=v,dst=/d,volume-nocopy img",
+    "--mount type=tmpfs,target=/t,tmpfs-size=64m,tmpfs-mode=1770 img",
+    "--tmpfs /run:size=1m,exec --tmpfs /x img",
+    "-e A=1 -e B= -e HOME_OF_NOBODY img",
+    "--env-file env img",
+    "-w /app -u 1000:1000 --hostname h --domainname d img",
+    "--entrypoint /bin/sh img -c x",
+    "-m 512m --memory-swap -1 --memory-reservation 1.5g --cpus 0.5 -c 512 img",
     "--cpuset-cpus 0-1 --cpuset-mems 0 --pids-limit 100 --cpu-period 50000 --cpu-quota 25000 img",
     "--device /dev/null --device /dev/zero:/dev/z:rw --device-cgroup-rule c_1:3_rwm img",
     "--device-read-bps /dev/sda:1mb --device-write-iops /dev/sda:100 --blkio-weight 300 img",
-    "--cap-add NET_ADMIN --cap-drop ALL --privileged --read-only img", "--shm-size 128m --ulimit nofile=1024:2048 --ulimit nproc=5 img",
-    "--restart on-failure:3 --init img", "--restart always img", "--network none img", "--network n --network-alias a --ip 10.0.0.5 img",
-    "--network name=n,alias=x,ip=10.0.0.9 --network m img", "--add-host a:1.2.3.4 --add-host b=::1 --dns 1.1.1.1 --dns-search x --dns-option ndots:1 img",
-    "--label a=b --label c -l d=e img", "--health-cmd true --health-interval 5s --health-retries 2 --health-timeout 1m30s --health-start-period 10s img",
-    "--no-healthcheck img", "--stop-signal SIGINT --stop-timeout 5 img", "--security-opt no-new-privileges --security-opt seccomp=unconfined img",
-    "--security-opt systempaths=unconfined img", "--userns host --ipc host --pid host --uts host --cgroupns host img",
-    "--volumes-from a:ro --group-add audio --sysctl net.ipv4.ip_forward=1 img", "--oom-score-adj -500 --oom-kill-disable img",
-    "--log-driver json-file --log-opt max-size=10m img", "--runtime runc --rm img", "-a stdout -i img", "-it=false img", "--pull never img",
-    "--annotation k=v --cgroup-parent /x --storage-opt size=1G --volume-driver local img", "-p target=80,published=8080,protocol=udp img",
-    "--device vendor.com/gpu=0 img", "-h=x -p=1:2 -eA=b img", "--mac-address 92:d0:c6:0a:29:33 img",
-]  # fmt: skip
+    "--cap-add NET_ADMIN --cap-drop ALL --privileged --read-only img",
+    "--shm-size 128m --ulimit nofile=1024:2048 --ulimit nproc=5 img",
+    "--restart on-failure:3 --init img",
+    "--restart always img",
+    "--network none img",
+    "--network n --network-alias a --ip 10.0.0.5 img",
+    "--network name=n,alias=x,ip=10.0.0.9 --network m img",
+    "--add-host a:1.2.3.4 --add-host b=::1 --dns 1.1.1.1 --dns-search x --dns-option ndots:1 img",
+    "--label a=b --label c -l d=e img",
+    "--health-cmd true --health-interval 5s --health-retries 2 --health-timeout 1m30s --health-start-period 10s img",
+    "--no-healthcheck img",
+    "--stop-signal SIGINT --stop-timeout 5 img",
+    "--security-opt no-new-privileges --security-opt seccomp=unconfined img",
+    "--security-opt systempaths=unconfined img",
+    "--userns host --ipc host --pid host --uts host --cgroupns host img",
+    "--volumes-from a:ro --group-add audio --sysctl net.ipv4.ip_forward=1 img",
+    "--oom-score-adj -500 --oom-kill-disable img",
+    "--log-driver json-file --log-opt max-size=10m img",
+    "--runtime runc --rm img",
+    "-a stdout -i img",
+    "-it=false img",
+    "--pull never img",
+    "--annotation k=v --cgroup-parent /x --storage-opt size=1G --volume-driver local img",
+    "-p target=80,published=8080,protocol=udp img",
+    "--device vendor.com/gpu=0 img",
+    "-h=x -p=1:2 -eA=b img",
+    "--mac-address 92:d0:c6:0a:29:33 img",
+]
 
 
 def pruned(value: Any) -> Any:
@@ -245,6 +401,11 @@ def pruned(value: Any) -> Any:
     if isinstance(value, list):
         return [pruned(v) for v in value]
     return value
+
+
+def ordered(body: dict[str, Any]) -> dict[str, Any]:
+    """With lists whose order docker's client leaves to chance sorted."""
+    return {k: sorted(v) if k in ("Env", "Binds", "Aliases") and v else v for k, v in body.items()}
 
 
 _SPEAKING = {"MaskedPaths", "ReadonlyPaths"}
@@ -273,7 +434,17 @@ def normal(body: dict[str, Any]) -> Any:
     endpoints = {k: pruned(v or {}) for k, v in (networking.get("EndpointsConfig") or {}).items()}
     if endpoints == {host["NetworkMode"]: {}}:
         endpoints = {}
-    return pruned(body), pruned(host), exposed, volumes, bindings, tmpfs, sysctls, policy, endpoints
+    return (
+        pruned(ordered(body)),
+        pruned(ordered(host)),
+        exposed,
+        volumes,
+        bindings,
+        tmpfs,
+        sysctls,
+        policy,
+        endpoints,
+    )
 
 
 @pytest.mark.parametrize("line", CREATE)
@@ -292,16 +463,43 @@ def test_same_create_request(daemon: Daemon, line: str, tmp_path: Path) -> None:
 
 
 REFUSED = [
-    "create --memory abc img", "create -p 99999:80 img", "create -p a:b:c:d:e img", "create --nonsense img", "create -Z img",
-    "create --mount nonsense img", "create --ulimit nofile img",
-    "create --device a:b:c:d img", "create -a nothing img", "create --env-file /nonexistent img",
-    "create --no-healthcheck --health-cmd x img", "create --security-opt seccomp=/nonexistent img", "create --tty=perhaps img",
-    "run --rm --restart always img", "run -d -a stdout img", "create --pids-limit x img", "create --add-host nothing img",
-    "create --health-interval 5 img", "create -m", "create --cpus x img", "run --pull sometimes img",
-    "create --expose 1:2 img", "create --sysctl novalue img", "ps --nonsense", "ps -f nothing",
-    "nonsense", "ps extra", "rm", "run", "rename a", "inspect --type nonsense x", "volume nonsense", "stop -t x a", "logs -n x a",
-    "exec a", "start -a x y",
-]  # fmt: skip
+    "create --memory abc img",
+    "create -p 99999:80 img",
+    "create -p a:b:c:d:e img",
+    "create --nonsense img",
+    "create -Z img",
+    "create --mount nonsense img",
+    "create --ulimit nofile img",
+    "create --device a:b:c:d img",
+    "create -a nothing img",
+    "create --env-file /nonexistent img",
+    "create --no-healthcheck --health-cmd x img",
+    "create --security-opt seccomp=/nonexistent img",
+    "create --tty=perhaps img",
+    "run --rm --restart always img",
+    "run -d -a stdout img",
+    "create --pids-limit x img",
+    "create --add-host nothing img",
+    "create --health-interval 5 img",
+    "create -m",
+    "create --cpus x img",
+    "run --pull sometimes img",
+    "create --expose 1:2 img",
+    "create --sysctl novalue img",
+    "ps --nonsense",
+    "ps -f nothing",
+    "nonsense",
+    "ps extra",
+    "rm",
+    "run",
+    "rename a",
+    "inspect --type nonsense x",
+    "volume nonsense",
+    "stop -t x a",
+    "logs -n x a",
+    "exec a",
+    "start -a x y",
+]
 
 
 @pytest.mark.parametrize("line", REFUSED)
@@ -328,14 +526,18 @@ REQUESTS = [
     ("volume create -d local -o type=tmpfs --label a=b v", "POST", "/volumes/create"),
     ("volume rm -f v", "DELETE", "/volumes/v"),
     ("volume prune -af", "POST", "/volumes/prune"),
-    ("network create --internal --subnet 10.1.0.0/16 --gateway 10.1.0.1 --ip-range 10.1.2.0/24 -o a=b --label c=d n", "POST", "/networks/create"),
+    (
+        "network create --internal --subnet 10.1.0.0/16 --gateway 10.1.0.1 --ip-range 10.1.2.0/24 -o a=b --label c=d n",
+        "POST",
+        "/networks/create",
+    ),
     ("network connect --ip 10.1.0.9 --alias z n c", "POST", "/networks/n/connect"),
     ("network disconnect -f n c", "POST", "/networks/n/disconnect"),
     ("update -m 1g --cpus 2 --restart no a", "POST", "/containers/a/update"),
     ("exec -d -e A=1 -w /x -u me --privileged a cmd --flag", "POST", "/containers/a/exec"),
     ("image prune -f --filter until=24h", "POST", "/images/prune"),
     ("top a aux", "GET", "/containers/a/top"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("line", "method", "path"), REQUESTS, ids=[row[0] for row in REQUESTS])

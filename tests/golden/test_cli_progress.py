@@ -22,20 +22,33 @@ T = 1_700_000_000 * S
 
 def vertex(number: int, name: str, start: float = 0, end: float = 0, **more: Any) -> Vertex:
     return Vertex(
-        id=f"v{number}", name=name, number=number, total=4, started_ns=T + int(start * S), completed_ns=T + int(end * S) if end else 0, **more
+        id=f"v{number}",
+        name=name,
+        number=number,
+        total=4,
+        started_ns=T + int(start * S),
+        completed_ns=T + int(end * S) if end else 0,
+        **more,
     )
 
 
 # Two stages at once, a cached step, output cut in the middle of lines and characters, a bar drawn over itself.
 EVENTS = [
-    Notice("host trust is on for RUN steps: the host's CA bundle and proxies are visible to them, and recorded nowhere"),
+    Notice(
+        "host trust is on for RUN steps: the host's CA bundle and proxies are visible to them, and recorded nowhere"
+    ),
     vertex(1, "FROM python:3.11-slim", 0),
     vertex(1, "FROM python:3.11-slim", 0, 0.04, cached=True),
     vertex(2, "COPY requirements.txt .", 0.1),
     vertex(2, "COPY requirements.txt .", 0.1, 0.2),
     vertex(3, "RUN pip install -r requirements.txt", 0.2),
-    Log("v3", "stdout", "Collecting sci".encode(), T + int(0.5 * S)),
-    Log("v3", "stdout", "kit-learn\nDownloading ▏  0%\rDownloading ██ 50%\rDownloading ███ 100%\n".encode(), T + int(1.25 * S)),
+    Log("v3", "stdout", b"Collecting sci", T + int(0.5 * S)),
+    Log(
+        "v3",
+        "stdout",
+        "kit-learn\nDownloading ▏  0%\rDownloading ██ 50%\rDownloading ███ 100%\n".encode(),
+        T + int(1.25 * S),
+    ),
     Log("v3", "stderr", b"WARNING: running pip as root \xff\n", T + int(1.5 * S)),
     vertex(4, "RUN make -C docs", 0.3, stage="docs"),
     Log("v4", "stdout", b"\x1b[32mgreen\x1b[0m\tdone\n", T + int(1.75 * S)),

@@ -1,4 +1,4 @@
-"""A daemon that answers from a table: real HTTP over a unix socket, hijacked streams too. Shared by the command line's tests.
+"""A daemon that answers from a table: real HTTP over a unix socket, hijacked streams too.
 
 Routes are tried in order: (method, path expression, handler). A handler gets the Request and returns a status with a
 JSON value, or takes the connection over by writing to `request.sock` itself and returning None.

@@ -48,22 +48,65 @@ def context(tmp_path: Path) -> Path:
 
 def test_the_daemon_is_told_the_directory(daemon: Daemon, context: Path) -> None:
     ran = lading(
-        daemon, "build", "-t", "x", "-t", "y:1", "--build-arg", "A=1", "--build-arg", "FROM_HERE", "--build-arg", "GONE", "--label", "k=v",
-        "--target", "t", "--no-cache", "--pull", "--platform", "linux/arm64", "--network", "none", "--add-host", "h:1.2.3.4", "-m", "1g",
-        "--host-trust=false", "--ulimit", "nofile=1:2", "--rm", "--iidfile", str(context.parent / "iid"), ".",
-        cwd=str(context), environ={"FROM_HERE": "yes"},
-    )  # fmt: skip
+        daemon,
+        "build",
+        "-t",
+        "x",
+        "-t",
+        "y:1",
+        "--build-arg",
+        "A=1",
+        "--build-arg",
+        "FROM_HERE",
+        "--build-arg",
+        "GONE",
+        "--label",
+        "k=v",
+        "--target",
+        "t",
+        "--no-cache",
+        "--pull",
+        "--platform",
+        "linux/arm64",
+        "--network",
+        "none",
+        "--add-host",
+        "h:1.2.3.4",
+        "-m",
+        "1g",
+        "--host-trust=false",
+        "--ulimit",
+        "nofile=1:2",
+        "--rm",
+        "--iidfile",
+        str(context.parent / "iid"),
+        ".",
+        cwd=str(context),
+        environ={"FROM_HERE": "yes"},
+    )
     assert ran.returncode == 0, ran.stderr
     query = daemon.last("POST", "/build").query
     assert {k: v for k, v in query.items() if k not in ("buildargs", "labels", "ulimits")} == {
-        "progress": ["vertex"], "contextdir": [str(context)], "t": ["x", "y:1"], "target": ["t"], "nocache": ["1"], "pull": ["1"],
-        "platform": ["linux/arm64"], "networkmode": ["none"], "extrahosts": ["h:1.2.3.4"], "memory": [str(1 << 30)], "hosttrust": ["0"],
-    }  # fmt: skip
+        "progress": ["vertex"],
+        "contextdir": [str(context)],
+        "t": ["x", "y:1"],
+        "target": ["t"],
+        "nocache": ["1"],
+        "pull": ["1"],
+        "platform": ["linux/arm64"],
+        "networkmode": ["none"],
+        "extrahosts": ["h:1.2.3.4"],
+        "memory": [str(1 << 30)],
+        "hosttrust": ["0"],
+    }
     assert json.loads(query["buildargs"][0]) == {"A": "1", "FROM_HERE": "yes", "GONE": None}
     assert json.loads(query["labels"][0]) == {"k": "v"}
     assert json.loads(query["ulimits"][0]) == [{"Name": "nofile", "Soft": 1, "Hard": 2}]
     assert (context.parent / "iid").read_text() == ID
-    assert ran.stdout == b"" and f"writing image {ID}\nnaming to docker.io/library/x:latest\n".encode() in ran.stderr
+    assert (
+        ran.stdout == b""
+        and f"writing image {ID}\nnaming to docker.io/library/x:latest\n".encode() in ran.stderr
+    )
 
 
 def test_quiet_prints_the_id_alone(daemon: Daemon, context: Path) -> None:
@@ -80,7 +123,11 @@ def test_where_the_dockerfile_is(daemon: Daemon, context: Path, tmp_path: Path) 
     assert asked("-f", "ctx/sub/Dockerfile", "ctx").query["dockerfile"] == ["sub/Dockerfile"]
     (tmp_path / "Other").write_text("FROM other")
     outside = asked("-f", "Other", "ctx")
-    assert outside.body == b"FROM other" and outside.headers["content-type"] == "text/plain" and "dockerfile" not in outside.query
+    assert (
+        outside.body == b"FROM other"
+        and outside.headers["content-type"] == "text/plain"
+        and "dockerfile" not in outside.query
+    )
     typed = asked("-f", "-", "ctx", stdin=b"FROM typed")
     assert typed.body == b"FROM typed" and typed.query["contextdir"] == [str(context)]
     alone = asked("-", stdin=b"FROM alone")
@@ -95,11 +142,17 @@ def test_a_tar_on_stdin_is_the_context(daemon: Daemon, compressed: bool) -> None
     ran = lading(daemon, "build", "-f", "sub/D", "-", stdin=buffer.getvalue())
     assert ran.returncode == 0
     request = daemon.last("POST", "/build")
-    assert request.body == buffer.getvalue() and request.query["dockerfile"] == ["sub/D"] and "contextdir" not in request.query
+    assert (
+        request.body == buffer.getvalue()
+        and request.query["dockerfile"] == ["sub/D"]
+        and "contextdir" not in request.query
+    )
 
 
 @pytest.mark.parametrize("text", [b"", b"FROM typed\n"])
-def test_a_daemon_that_may_not_read_the_directory_gets_a_tar(daemon: Daemon, context: Path, text: bytes) -> None:
+def test_a_daemon_that_may_not_read_the_directory_gets_a_tar(
+    daemon: Daemon, context: Path, text: bytes
+) -> None:
     def build(request: Request) -> Any:
         if "contextdir" in request.query:
             return 403, {"message": "a build context cannot be named by its directory here"}
@@ -129,11 +182,24 @@ def test_a_daemon_that_may_not_read_the_directory_gets_a_tar(daemon: Daemon, con
 def test_a_failed_build(daemon: Daemon, context: Path) -> None:
     iid = context.parent / "iid"
     iid.write_text("old")
-    vertex = {"id": "1", "name": "RUN false", "number": 1, "total": 1, "started_ns": 1, "completed_ns": 2, "error": "exit code 1"}
-    answer(daemon, [{"vertex": vertex}, {"error": "RUN false failed: exit code 1", "errorDetail": {"code": 1}}])
+    vertex = {
+        "id": "1",
+        "name": "RUN false",
+        "number": 1,
+        "total": 1,
+        "started_ns": 1,
+        "completed_ns": 2,
+        "error": "exit code 1",
+    }
+    answer(
+        daemon, [{"vertex": vertex}, {"error": "RUN false failed: exit code 1", "errorDetail": {"code": 1}}]
+    )
     ran = lading(daemon, "build", "--iidfile", str(iid), str(context))
     assert ran.returncode == 1
-    assert ran.stderr.decode().splitlines()[-2:] == ["#1 ERROR: exit code 1", "lading: RUN false failed: exit code 1"]
+    assert ran.stderr.decode().splitlines()[-2:] == [
+        "#1 ERROR: exit code 1",
+        "lading: RUN false failed: exit code 1",
+    ]
     assert not iid.exists(), "an old id must not pass for the new one"
     answer(daemon, [])
     assert b"ended without an image" in lading(daemon, "build", str(context)).stderr
@@ -171,7 +237,11 @@ def test_bootstrap(daemon: Daemon) -> None:
 
     daemon.on("POST", "/bootstrap", make)
     ran = lading(daemon, "bootstrap", "python:3.11-slim")
-    assert (ran.returncode, ran.stdout.decode(), ran.stderr) == (0, f"python:3.11-slim: {ID}\n", b"unpacking\n")
+    assert (ran.returncode, ran.stdout.decode(), ran.stderr) == (
+        0,
+        f"python:3.11-slim: {ID}\n",
+        b"unpacking\n",
+    )
     assert daemon.last("POST", "/bootstrap").json == {"name": "python", "tag": "3.11-slim"}
     assert lading(daemon, "bootstrap", "-q", "busybox").stdout.decode() == ID + "\n"
     assert lading(daemon, "bootstrap", "nonsense").returncode == 1
@@ -190,7 +260,9 @@ print(code, peak, file=sys.stderr)
 
 def measured(daemon: Daemon, *argv: str) -> int:
     """Run to success; the most memory it held, in KiB. (getrusage would count what this process held when it forked.)"""
-    ran = subprocess.run([sys.executable, "-c", MEASURE, "-H", daemon.host, *argv], capture_output=True, timeout=60, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", MEASURE, "-H", daemon.host, *argv], capture_output=True, timeout=60, check=True
+    )
     code, peak = ran.stderr.split()[-2:]
     assert code == b"0", ran.stderr
     return int(peak)
@@ -209,7 +281,9 @@ def test_a_large_file_is_streamed(daemon: Daemon, tmp_path: Path) -> None:
         chunked(request.sock, [b'{"stream":"Loaded image: x:latest\\n"}\n'])
 
     daemon.on("POST", "/images/load", load)
-    daemon.on("GET", "/images/get", lambda r: chunked(r.sock, [bytes(1 << 20)] * (size >> 20), "application/x-tar"))
+    daemon.on(
+        "GET", "/images/get", lambda r: chunked(r.sock, [bytes(1 << 20)] * (size >> 20), "application/x-tar")
+    )
     assert measured(daemon, "load", "-i", str(source)) < 40 << 10
     assert received == [size]
     out = tmp_path / "out.tar"

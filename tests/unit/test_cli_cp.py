@@ -24,7 +24,14 @@ DIRECTORY, LINK = 1 << 31, 1 << 27
 
 @pytest.mark.parametrize(
     ("text", "wanted"),
-    [("c:/p", ("c", "/p")), ("c:p:q", ("c", "p:q")), ("/a:b", ("", "/a:b")), ("./a:b", ("", "./a:b")), ("plain", ("", "plain")), ("-", ("", "-"))],
+    [
+        ("c:/p", ("c", "/p")),
+        ("c:p:q", ("c", "p:q")),
+        ("/a:b", ("", "/a:b")),
+        ("./a:b", ("", "./a:b")),
+        ("plain", ("", "plain")),
+        ("-", ("", "-")),
+    ],
 )
 def test_which_side_is_the_container(text: str, wanted: tuple[str, str]) -> None:
     assert split(text) == wanted
@@ -57,9 +64,14 @@ def refuse(message: str) -> None:
 
 def test_unpacking(tmp_path: Path) -> None:
     stream = tar(
-        ("src", DIR), ("src/a", b"A" * 5000), ("src/sub", DIR), ("src/sub/b", b"B"), ("src/ln", {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}),
-        ("src/hard", {"type": tarfile.LNKTYPE, "linkname": "src/a"}), ("src/pipe", {"type": tarfile.FIFOTYPE, "mode": 0o600}),
-    )  # fmt: skip
+        ("src", DIR),
+        ("src/a", b"A" * 5000),
+        ("src/sub", DIR),
+        ("src/sub/b", b"B"),
+        ("src/ln", {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}),
+        ("src/hard", {"type": tarfile.LNKTYPE, "linkname": "src/a"}),
+        ("src/pipe", {"type": tarfile.FIFOTYPE, "mode": 0o600}),
+    )
     assert unpack(stream, str(tmp_path / "dst"), keep_owner=False, complain=refuse) == 5001
     made = tmp_path / "dst"
     assert (made / "a").read_bytes() == b"A" * 5000 and (made / "sub/b").read_bytes() == b"B"
@@ -74,10 +86,23 @@ def test_unpacking(tmp_path: Path) -> None:
     "members",
     [
         [("src", DIR), ("src/../../evil", b"x")],
-        [("src", DIR), ("src/out", {"type": tarfile.SYMTYPE, "linkname": "{outside}"}), ("src/out/evil", b"x")],
-        [("src", DIR), ("src/out", {"type": tarfile.SYMTYPE, "linkname": "{outside}"}), ("src/out", DIR), ("src/out/evil", b"x")],
+        [
+            ("src", DIR),
+            ("src/out", {"type": tarfile.SYMTYPE, "linkname": "{outside}"}),
+            ("src/out/evil", b"x"),
+        ],
+        [
+            ("src", DIR),
+            ("src/out", {"type": tarfile.SYMTYPE, "linkname": "{outside}"}),
+            ("src/out", DIR),
+            ("src/out/evil", b"x"),
+        ],
         [("src", DIR), ("src/h", {"type": tarfile.LNKTYPE, "linkname": "src/../../secret"})],
-        [("src", DIR), ("src/l", {"type": tarfile.SYMTYPE, "linkname": "{outside}"}), ("src/h", {"type": tarfile.LNKTYPE, "linkname": "src/l/secret"})],
+        [
+            ("src", DIR),
+            ("src/l", {"type": tarfile.SYMTYPE, "linkname": "{outside}"}),
+            ("src/h", {"type": tarfile.LNKTYPE, "linkname": "src/l/secret"}),
+        ],
     ],
 )
 def test_nothing_lands_outside(tmp_path: Path, members: list[tuple[str, Any]]) -> None:
@@ -85,7 +110,12 @@ def test_nothing_lands_outside(tmp_path: Path, members: list[tuple[str, Any]]) -
     outside.mkdir()
     (outside / "secret").write_text("secret")
     filled = [
-        (name, {k: v.format(outside=outside) if isinstance(v, str) else v for k, v in what.items()} if isinstance(what, dict) else what)
+        (
+            name,
+            {k: v.format(outside=outside) if isinstance(v, str) else v for k, v in what.items()}
+            if isinstance(what, dict)
+            else what,
+        )
         for name, what in members
     ]
     (tmp_path / "in").mkdir()
@@ -105,7 +135,12 @@ def test_a_link_that_is_there_is_replaced_and_not_written_through(tmp_path: Path
 
 def test_devices_and_broken_archives(tmp_path: Path) -> None:
     said: list[str] = []
-    unpack(tar(("src", DIR), ("src/dev", {"type": tarfile.CHRTYPE, "devmajor": 1, "devminor": 3})), str(tmp_path / "d"), keep_owner=False, complain=said.append)
+    unpack(
+        tar(("src", DIR), ("src/dev", {"type": tarfile.CHRTYPE, "devmajor": 1, "devminor": 3})),
+        str(tmp_path / "d"),
+        keep_owner=False,
+        complain=said.append,
+    )
     assert "device" in said[0] and list((tmp_path / "d").iterdir()) == []
     with pytest.raises(Invalid, match="broken"):
         unpack([b"this is no tar" * 100], str(tmp_path / "e"), keep_owner=False, complain=refuse)
@@ -138,15 +173,24 @@ def test_names_here(tmp_path: Path) -> None:
 
     def target(given: str, source: str, directory: bool) -> str:
         name = os.path.basename(source.removesuffix("/.")) or "/"
-        return os.path.relpath(local_target(f"{tmp_path}/{given.rstrip('/')}", given, source, name, directory), tmp_path)
+        return os.path.relpath(
+            local_target(f"{tmp_path}/{given.rstrip('/')}", given, source, name, directory), tmp_path
+        )
 
     assert target("dir", "/a/b", False) == "dir/b"
     assert target("dir", "/a/b", True) == "dir/b"
     assert target("dir", "/a/b/.", True) == "dir"
     assert target("dir", "/", True) == "dir"
-    assert target("new", "/a/b", False) == target("new", "/a/b", True) == target("new/", "/a/b", True) == "new"
+    assert (
+        target("new", "/a/b", False) == target("new", "/a/b", True) == target("new/", "/a/b", True) == "new"
+    )
     assert target("file", "/a/b", False) == "file"
-    for given, source, directory in (("file", "/a", True), ("no/where", "/a", False), ("new/", "/a", False), ("file/", "/a", False)):
+    for given, source, directory in (
+        ("file", "/a", True),
+        ("no/where", "/a", False),
+        ("new/", "/a", False),
+        ("file/", "/a", False),
+    ):
         with pytest.raises(Invalid):
             target(given, source, directory)
 
@@ -163,8 +207,14 @@ def test_names_there(tmp_path: Path) -> None:
     assert target("d", "d", "/x", True, True) == ("/x", "d")
     assert target("d", "d/.", "/x", True, True) == ("/x", ".")
     assert target("d", "d/.", "/x/y", False, False) == target("d", "d", "/x/y", False, False) == ("/x", "y")
-    assert target("f", "f", "/x/new", False, False) == target("f", "f", "/x/new", True, False) == ("/x", "new")
-    for wrong in (("d", "d", "/x", True, False), ("f", "f", "/x/", False, False), ("d", "d/.", "/x", True, False)):
+    assert (
+        target("f", "f", "/x/new", False, False) == target("f", "f", "/x/new", True, False) == ("/x", "new")
+    )
+    for wrong in (
+        ("d", "d", "/x", True, False),
+        ("f", "f", "/x/", False, False),
+        ("d", "d/.", "/x", True, False),
+    ):
         with pytest.raises(Invalid):
             target(*wrong)
 
@@ -184,7 +234,10 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
             return 404, {"message": f"Could not find the file {path}"}
         text = base64.b64encode(json.dumps(stats[path]).encode()).decode()
         body = b"" if request.method == "HEAD" else b"".join(tar(("conf", b"abc")))
-        request.sock.sendall(f"HTTP/1.1 200 OK\r\nX-Docker-Container-Path-Stat: {text}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        request.sock.sendall(
+            f"HTTP/1.1 200 OK\r\nX-Docker-Container-Path-Stat: {text}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
         return None
 
     served.on("GET|HEAD", "/containers/c/archive", archive)
@@ -209,7 +262,9 @@ def test_the_verb(daemon: Daemon, tmp_path: Path) -> None:
     assert cp("out", "c:/link").returncode == 0
     assert daemon.last("PUT", ".*").query["path"] == ["/etc"], "a link to a directory is that directory"
     assert cp("-a", "-", "c:/etc", stdin=b"a tar").returncode == 0
-    assert daemon.last("PUT", ".*").body == b"a tar" and daemon.last("PUT", ".*").query["copyUIDGID"] == ["true"]
+    assert daemon.last("PUT", ".*").body == b"a tar" and daemon.last("PUT", ".*").query["copyUIDGID"] == [
+        "true"
+    ]
     for argv, message in (
         (("c:/no", "x"), "could not find the file /no in container c"),
         (("nobody:/no", "x"), "no such container: nobody"),

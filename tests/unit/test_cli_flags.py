@@ -105,9 +105,19 @@ def test_accessors_have_zero_values() -> None:
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("0", 0), ("100", 100), ("512m", 512 << 20), ("512MB", 512 << 20), ("1.5g", 3 << 29), ("2GiB", 2 << 30), ("64k", 65536),
-     ("1 kb", 1024), ("-1", -1), ("10b", 10)],
-)  # fmt: skip
+    [
+        ("0", 0),
+        ("100", 100),
+        ("512m", 512 << 20),
+        ("512MB", 512 << 20),
+        ("1.5g", 3 << 29),
+        ("2GiB", 2 << 30),
+        ("64k", 65536),
+        ("1 kb", 1024),
+        ("-1", -1),
+        ("10b", 10),
+    ],
+)
 def test_sizes(text: str, size: int) -> None:
     assert units.parse_size(text) == size
 
@@ -120,9 +130,16 @@ def test_wrong_sizes(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "ns"),
-    [("0", 0), ("30s", 30 * 10**9), ("1m30s", 90 * 10**9), ("500ms", 5 * 10**8), ("1.5h", 5400 * 10**9), ("1us", 1000),
-     ("-2s", -2 * 10**9)],
-)  # fmt: skip
+    [
+        ("0", 0),
+        ("30s", 30 * 10**9),
+        ("1m30s", 90 * 10**9),
+        ("500ms", 5 * 10**8),
+        ("1.5h", 5400 * 10**9),
+        ("1us", 1000),
+        ("-2s", -2 * 10**9),
+    ],
+)
 def test_durations(text: str, ns: int) -> None:
     assert units.parse_duration(text) == ns
 

@@ -1,4 +1,4 @@
-"""run, exec, start, attach and logs against a scripted daemon: order of requests, streams, signals, terminals, exit codes."""
+"""run, exec, start, attach and logs against a scripted daemon: requests, streams, signals, terminals, exit codes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def test_streams_and_exit_code(daemon: Daemon) -> None:
     assert (ran.returncode, ran.stdout, ran.stderr) == (3, b"out\nlast", b"err\n")
     assert container.body["HostConfig"]["AutoRemove"] is True
     order = [r.path.rpartition("/")[2] for r in daemon.requests]
-    assert order == ["create", "attach", "wait", "start"], "whoever starts first may lose output or the exit code"
+    assert order == ["create", "attach", "wait", "start"], (
+        "whoever starts first may lose output or the exit code"
+    )
     assert daemon.last("POST", ".*/wait").query["condition"] == ["removed"]
 
 
@@ -144,7 +146,11 @@ def test_a_missing_image_is_pulled_and_failing_that_the_daemon_s_advice_is_shown
     there = []
 
     def create(_: Request) -> Any:
-        return (201, {"Id": Container.ID, "Warnings": ["mind this"]}) if there else (404, {"message": "No such image: img:latest"})
+        return (
+            (201, {"Id": Container.ID, "Warnings": ["mind this"]})
+            if there
+            else (404, {"message": "No such image: img:latest"})
+        )
 
     def pull(request: Request) -> Any:
         if request.query["fromImage"] == ["img"]:
@@ -164,11 +170,17 @@ def test_a_missing_image_is_pulled_and_failing_that_the_daemon_s_advice_is_shown
     assert never.returncode == 125 and b"No such image" in never.stderr
     pulled = lading(daemon, "run", "-d", "img")
     assert pulled.returncode == 0 and pulled.stdout.decode() == Container.ID + "\n"
-    assert pulled.stderr.decode() == "Unable to find image 'img:latest' locally\nPulling\nx: Done\nlading: warning: mind this\n"
+    assert (
+        pulled.stderr.decode()
+        == "Unable to find image 'img:latest' locally\nPulling\nx: Done\nlading: warning: mind this\n"
+    )
     assert daemon.last("POST", "/images/create").query["tag"] == ["latest"]
 
 
-@pytest.mark.parametrize(("number", "proxied"), [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGUSR1, True), (signal.SIGINT, False)])
+@pytest.mark.parametrize(
+    ("number", "proxied"),
+    [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGUSR1, True), (signal.SIGINT, False)],
+)
 def test_signals_go_to_the_container(daemon: Daemon, number: int, proxied: bool) -> None:
     def script(container: Container, write: Any) -> int:
         write(1, b"ready\n")
@@ -248,7 +260,9 @@ def test_a_terminal_is_raw_sized_and_resized(daemon: Daemon) -> None:
     assert container.body["Tty"] is True
 
 
-@pytest.mark.parametrize(("keys", "typed"), [((), b"a\x10b\x10\x11"), (("--detach-keys", "ctrl-x,y"), b"a\x18b\x18y")])
+@pytest.mark.parametrize(
+    ("keys", "typed"), [((), b"a\x10b\x10\x11"), (("--detach-keys", "ctrl-x,y"), b"a\x18b\x18y")]
+)
 def test_detach_keys_leave_the_container_running(daemon: Daemon, keys: tuple[str, ...], typed: bytes) -> None:
     def script(container: Container, write: Any) -> int:
         write(1, b"$ ")
@@ -299,7 +313,12 @@ def test_start_prints_names_and_goes_on_after_a_failure(daemon: Daemon) -> None:
 
 def test_start_attached_and_attach(daemon: Daemon) -> None:
     container = Container(daemon, lambda _, write: (write(1, b"hello\n"), 5)[1])
-    found = {"Id": Container.ID, "Config": {"Tty": False, "OpenStdin": False}, "HostConfig": {}, "State": {"Running": False}}
+    found = {
+        "Id": Container.ID,
+        "Config": {"Tty": False, "OpenStdin": False},
+        "HostConfig": {},
+        "State": {"Running": False},
+    }
     daemon.on("GET", "/containers/[^/]+/json", lambda _: found)
     stopped = lading(daemon, "attach", "c")
     assert stopped.returncode == 1 and b"cannot attach to a stopped container" in stopped.stderr
@@ -315,17 +334,34 @@ def test_start_attached_and_attach(daemon: Daemon) -> None:
 @pytest.mark.parametrize("tty", [False, True])
 def test_logs(daemon: Daemon, tty: bool) -> None:
     daemon.on("GET", "/containers/c/json", lambda _: {"Id": "c", "Config": {"Tty": tty}})
-    daemon.on("GET", "/containers/c/logs", lambda r: chunked(r.sock, [b"raw\r\n"] if tty else [frame(1, b"o")[:5], frame(1, b"o")[5:] + frame(2, b"e")]))
+    daemon.on(
+        "GET",
+        "/containers/c/logs",
+        lambda r: chunked(
+            r.sock, [b"raw\r\n"] if tty else [frame(1, b"o")[:5], frame(1, b"o")[5:] + frame(2, b"e")]
+        ),
+    )
     ran = lading(daemon, "logs", "-t", "-n", "5", "--since", "7", "c")
     assert (ran.stdout, ran.stderr) == ((b"raw\r\n", b"") if tty else (b"o", b"e"))
     query = daemon.last("GET", ".*/logs").query
-    assert (query["timestamps"], query["tail"], query["since"], query["follow"]) == (["1"], ["5"], ["7"], ["0"])
+    assert (query["timestamps"], query["tail"], query["since"], query["follow"]) == (
+        ["1"],
+        ["5"],
+        ["7"],
+        ["0"],
+    )
 
 
 def test_a_reader_that_goes_away_is_no_traceback(daemon: Daemon) -> None:
-    daemon.on("GET", "/containers/json", lambda _: [{"Id": "a" * 64, "Names": ["/n" * 100], "Created": 1, "Labels": {}}] * 3000)
+    daemon.on(
+        "GET",
+        "/containers/json",
+        lambda _: [{"Id": "a" * 64, "Names": ["/n" * 100], "Created": 1, "Labels": {}}] * 3000,
+    )
     client = subprocess.Popen(
-        [sys.executable, "-m", "lading", "-H", daemon.host, "ps"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", "lading", "-H", daemon.host, "ps"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     assert client.stdout and client.stderr
     client.stdout.read(10)
@@ -336,9 +372,17 @@ def test_a_reader_that_goes_away_is_no_traceback(daemon: Daemon) -> None:
 
 
 def test_ctrl_c_is_no_traceback(daemon: Daemon) -> None:
-    daemon.on("GET", "/events", lambda r: (r.sock.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"), time.sleep(5))[0])
+    daemon.on(
+        "GET",
+        "/events",
+        lambda r: (r.sock.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"), time.sleep(5))[
+            0
+        ],
+    )
     client = subprocess.Popen(
-        [sys.executable, "-m", "lading", "-H", daemon.host, "events"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", "lading", "-H", daemon.host, "events"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     while not [r for r in daemon.requests if r.path == "/events"]:
         time.sleep(0.01)
@@ -349,7 +393,9 @@ def test_ctrl_c_is_no_traceback(daemon: Daemon) -> None:
 
 
 def test_messages_of_others_cannot_write_to_the_terminal(daemon: Daemon) -> None:
-    daemon.on("POST", "/containers/[^/]+/stop", lambda _: (500, {"message": "evil\x1b]0;title\x07\nsecond line"}))
+    daemon.on(
+        "POST", "/containers/[^/]+/stop", lambda _: (500, {"message": "evil\x1b]0;title\x07\nsecond line"})
+    )
     ran = lading(daemon, "stop", "x")
     assert ran.stderr == b"lading: evil\\x1b]0;title\\x07\nsecond line\n"
 

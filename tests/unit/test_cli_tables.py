@@ -13,13 +13,23 @@ from lading.cli.events import line
 from lading.cli.flags import UsageError
 from lading.cli.inspect import pretty
 from lading.cli.logs import timestamp
-from lading.cli.table import Listing, aligned, filters, width
+from lading.cli.table import Listing, aligned, filters, labels, width
 
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(0, "0B"), (5, "5B"), (999, "999B"), (1000, "1kB"), (12345, "12.35kB"), (72_800_000, "72.8MB"), (2**40, "1.1TB"), (999_999, "1000kB"), (999_999_999, "1000MB")],
-)  # fmt: skip
+    [
+        (0, "0B"),
+        (5, "5B"),
+        (999, "999B"),
+        (1000, "1kB"),
+        (12345, "12.35kB"),
+        (72_800_000, "72.8MB"),
+        (2**40, "1.1TB"),
+        (999_999, "1000kB"),
+        (999_999_999, "1000MB"),
+    ],
+)
 def test_decimal_sizes(count: int, text: str) -> None:
     assert human.size(count) == text
 
@@ -41,10 +51,23 @@ def test_binary_sizes(count: int, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.4, "Less than a second"), (1, "1 second"), (59, "59 seconds"), (60, "About a minute"), (119, "About a minute"), (120, "2 minutes"),
-     (3599, "59 minutes"), (3600, "About an hour"), (5400, "2 hours"), (47 * 3600, "47 hours"), (48 * 3600, "2 days"),
-     (14 * 86400, "2 weeks"), (60 * 86400, "2 months"), (730 * 86400, "2 years")],
-)  # fmt: skip
+    [
+        (0.4, "Less than a second"),
+        (1, "1 second"),
+        (59, "59 seconds"),
+        (60, "About a minute"),
+        (119, "About a minute"),
+        (120, "2 minutes"),
+        (3599, "59 minutes"),
+        (3600, "About an hour"),
+        (5400, "2 hours"),
+        (47 * 3600, "47 hours"),
+        (48 * 3600, "2 days"),
+        (14 * 86400, "2 weeks"),
+        (60 * 86400, "2 months"),
+        (730 * 86400, "2 years"),
+    ],
+)
 def test_durations(seconds: float, text: str) -> None:
     assert human.duration(seconds) == text
 
@@ -111,6 +134,11 @@ def test_a_wrong_field_names_the_right_ones() -> None:
     assert caught.value.code == 64  # as docker's client exits
 
 
+def test_labels_are_sorted() -> None:
+    assert labels({"Labels": {"b": "2", "a": "1", "c": ""}}) == "a=1,b=2,c="
+    assert labels({"Labels": None}) == labels({}) == ""
+
+
 def test_filters() -> None:
     assert filters(["status=running", "label=a=b", "status=exited"]) == {
         "status": {"running": True, "exited": True},
@@ -143,13 +171,17 @@ def test_rows_of_images() -> None:
 def test_stats_arithmetic() -> None:
     first = {"cpu_stats": {"cpu_usage": {"total_usage": 100}, "system_cpu_usage": 1000, "online_cpus": 2}}
     now = {
-        "id": "a" * 64, "name": "/n", "read": "2026-01-01T00:00:00Z",
+        "id": "a" * 64,
+        "name": "/n",
+        "read": "2026-01-01T00:00:00Z",
         "cpu_stats": {"cpu_usage": {"total_usage": 200}, "system_cpu_usage": 2000, "online_cpus": 2},
         "memory_stats": {"usage": 300, "limit": 1000, "stats": {"inactive_file": 100}},
         "networks": {"eth0": {"rx_bytes": 5, "tx_bytes": 6}, "eth1": {"rx_bytes": 1, "tx_bytes": 1}},
-        "blkio_stats": {"io_service_bytes_recursive": [{"op": "Read", "value": 7}, {"op": "write", "value": 8}]},
+        "blkio_stats": {
+            "io_service_bytes_recursive": [{"op": "Read", "value": 7}, {"op": "write", "value": 8}]
+        },
         "pids_stats": {"current": 4},
-    }  # fmt: skip
+    }
     row = stats.measure(now, first)
     assert (row["cpu"], row["memory"], row["memory_percent"]) == (20.0, 200, 20.0)
     assert (row["received"], row["sent"], row["read"], row["written"], row["pids"]) == (6, 7, 7, 8, 4)
@@ -190,8 +222,13 @@ def test_disk_usage() -> None:
 
 
 def test_event_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    event = {"Type": "container", "Action": "start", "time": 0, "timeNano": 1_500_000_001_000_000_002,
-             "Actor": {"ID": "abc", "Attributes": {"name": "n", "image": "i"}}}  # fmt: skip
+    event = {
+        "Type": "container",
+        "Action": "start",
+        "time": 0,
+        "timeNano": 1_500_000_001_000_000_002,
+        "Actor": {"ID": "abc", "Attributes": {"name": "n", "image": "i"}},
+    }
     assert line(event).endswith(" container start abc (image=i, name=n)")
     assert ".000000002" in line(event)
 
@@ -209,6 +246,7 @@ def test_times_of_logs() -> None:
 
 def test_pretty_json() -> None:
     assert pretty([{"a": [], "b": {"c": "é\n", "d": None}}]) == (
-        '[\n    {\n        "a": [],\n        "b": {\n            "c": "\\u00e9\\n",\n            "d": null\n        }\n    }\n]'
+        '[\n    {\n        "a": [],\n        "b": {\n'
+        '            "c": "\\u00e9\\n",\n            "d": null\n        }\n    }\n]'
     )
     assert pretty("模") == '"模"'

@@ -192,7 +192,13 @@ def _network(flags: Flags, body: dict[str, Any], host: dict[str, Any]) -> None:
         if flags.given(flag)
     }
     mac = flags.text("mac-address")
-    plain = len(networks) < 2 and not aliases and not fixed and not mac and not any("=" in name for name in networks)
+    plain = (
+        len(networks) < 2
+        and not aliases
+        and not fixed
+        and not mac
+        and not any("=" in name for name in networks)
+    )
     if plain:
         if networks:
             host["NetworkMode"] = networks[0]

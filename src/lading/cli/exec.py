@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from lading.cli.flags import Flags, UsageError, Verb
 
@@ -74,8 +75,21 @@ def _foreground(context: Context, identifier: str, *, tty: bool, stdin: bool, ke
     stream.close()
     if pump.detached:
         return 0
-    code = context.client.call("GET", f"/exec/{identifier}/json").get("ExitCode")
-    return int(code) & 0xFF if isinstance(code, int) else 125
+    return exit_code(context, identifier)
+
+
+def exit_code(context: Context, identifier: str) -> int:
+    """The command's status. Its stream may end before it does: it may have closed its output and gone on."""
+    pause = 0.001
+    while True:
+        found = context.client.call("GET", f"/exec/{identifier}/json")
+        code = found.get("ExitCode")
+        if isinstance(code, int) and not found.get("Running"):
+            return code & 0xFF
+        if not found.get("Running"):
+            return 125
+        time.sleep(pause)
+        pause = min(pause * 2, 0.1)
 
 
 EXEC = Verb(

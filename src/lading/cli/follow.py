@@ -5,6 +5,7 @@ from __future__ import annotations
 from lading.base.errors import LadingError
 from lading.cli import terminal
 from lading.cli.streams import SIGWINCH, Pump, Signals, wanted
+from lading.client.http import Broken
 from lading.client.wire import loads
 
 TYPE_CHECKING = False
@@ -81,12 +82,19 @@ def follow(
             )
         if pump.detached:
             return None
-        return exit_code(context, waiting)
+        return exit_code(context, path, waiting)
 
 
-def exit_code(context: Context, waiting: Response) -> int:
-    """The StatusCode of a /wait answer; 125 with a complaint when waiting itself failed."""
-    body = loads(waiting.read(1 << 20))
+def exit_code(context: Context, path: str, waiting: Response) -> int:
+    """The StatusCode of a /wait answer; 125 with a complaint when waiting itself failed.
+
+    The container's stream does not pass through the daemon and outlives it; a daemon that died meanwhile is started
+    again, and has the exit code from the disk.
+    """
+    try:
+        body = loads(waiting.read(1 << 20))
+    except Broken:
+        body = context.client.call("POST", f"{path}/wait")
     error = body.get("Error") if isinstance(body, dict) else None
     if isinstance(error, dict) and error.get("Message"):
         context.complain(str(error["Message"]))

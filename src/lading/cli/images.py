@@ -58,9 +58,8 @@ def rows(image: Item, digests: bool) -> list[Item]:
     out = []
     for tag in tags:
         repository, _, name = tag.rpartition(":")
-        out.append(
-            {**image, "_repository": repository, "_tag": name, "_digest": by_repository.get(repository, "") if digests else ""}
-        )
+        digest = by_repository.get(repository, "") if digests else ""
+        out.append({**image, "_repository": repository, "_tag": name, "_digest": digest})
     if not tags:
         for repository, digest in by_repository.items() or (("<none>", ""),):
             out.append({**image, "_repository": repository, "_tag": "<none>", "_digest": digest})

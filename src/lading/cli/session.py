@@ -15,21 +15,23 @@ if TYPE_CHECKING:
 
 
 def connect(context: Context) -> Client:
-    """A client for this command line. The first connection is made here, so that a missing daemon shows at once."""
+    """A client for this command line. A default daemon that is not there, or that died meanwhile, is started."""
     if context.here:
         from lading.cli.here import HereClient
 
         return HereClient(context)
     chosen = context.host or context.environ.get("LADING_HOST", "")
-    dial = dialler(chosen or default_host(context.environ, context.uid))
-    first: list[Socket] = []
-    try:
-        first.append(dial())
-    except NotListening:
-        if chosen:
-            raise  # somebody else's daemon is not ours to start
-        from lading.cli.spawn import start_daemon
+    plain = dialler(chosen or default_host(context.environ, context.uid))
 
-        start_daemon(context)
-        first.append(dial())
-    return Client(lambda: first.pop() if first else dial())
+    def dial() -> Socket:
+        try:
+            return plain()
+        except NotListening:
+            if chosen:
+                raise  # somebody else's daemon is not ours to start
+            from lading.cli.spawn import start_daemon
+
+            start_daemon(context)
+            return plain()
+
+    return Client(dial)
