@@ -42,6 +42,7 @@ from lading.build.failure import StepFailed
 from lading.build.progress import Finished, Log, Notice, Vertex, to_json
 from lading.build.request import BuildRequest
 from lading.image import chain
+from lading.store.snapshots.overlay import Overlay
 
 pytestmark = pytest.mark.skipif(
     not BUSYBOX, reason="needs busybox, statically linked (package busybox-static)"
@@ -1094,3 +1095,62 @@ def test_a_prune_during_a_build_does_not_take_what_it_uses(plain: World) -> None
     assert done and done[0][0]
     with plain.root() as root:
         assert (root / "a").read_text() == "a\n" and (root / "b").read_text() == "b\n"
+
+
+BIG = "FROM base:1\nCOPY big /big\nRUN sleep 0.1; echo after > /after\n"
+
+
+@pytest.mark.parametrize("media", ["gzip", "zstd", "tar"])
+def test_large_layers_are_compressed_behind_the_next_step(world: World, media: str) -> None:
+    data = os.urandom(3 << 20) * 3
+    config = world.build(BIG, {"big": data}, compression=media)
+    image = world.images.get(world.last)
+    assert [layer.media_type.rpartition(".")[2] for layer in image.manifest.layers[1:]] == [
+        {"gzip": "tar+gzip", "zstd": "tar+zstd", "tar": "tar"}[media]
+    ] * 2
+    layer = image.manifest.layers[1]
+    assert world.blobs.size(layer.digest) == layer.size > 3 << 20
+    # A store that has only the blobs gets the same files: diffIDs and blobs belong together.
+    fresh = Overlay(str(world.path / "fresh"), world.db) if world.snapshots.name == "copy" else None
+    if fresh is not None:
+        parent = None
+        for descriptor, diff_id, key in zip(
+            image.manifest.layers, config.diff_ids, chain.ids(config.diff_ids), strict=True
+        ):
+            with world.blobs.open(descriptor.digest) as stream:
+                fresh.apply(parent, key, stream, diff_id)
+            parent = key
+        with fresh.mounted(parent or "", readonly=True) as fd:
+            assert Path(f"/proc/self/fd/{fd}/big").read_bytes() == data
+    world.again(BIG, compression=media)
+    assert world.cached() == [False, True, True] and world.last == image.id
+
+
+def test_a_large_layer_is_kept_when_a_later_step_fails(plain: World) -> None:
+    with pytest.raises(StepFailed):
+        plain.build("FROM base:1\nCOPY big /big\nRUN false\n", {"big": os.urandom(6 << 20)})
+    plain.again("FROM base:1\nCOPY big /big\n")
+    assert plain.cached() == [False, True]
+
+
+def test_a_step_twice_in_one_build_is_done_once_also_when_large(plain: World) -> None:
+    run = "RUN cat /bin/busybox /bin/busybox /bin/busybox > /big\n"
+    plain.build(f"FROM base:1 AS a\n{run}FROM base:1 AS b\n{run}COPY --from=a /big /same\n", {})
+    assert plain.cached() == [False, False, False, True, False]
+    with plain.root() as root:
+        assert (root / "big").read_bytes() == (root / "same").read_bytes()
+
+
+def test_a_layer_that_cannot_be_stored_fails_the_build(plain: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lading.build import layers
+
+    def full(*_: Any) -> None:
+        raise Unavailable("a blob cannot be written", why="No space left on device.")
+
+    monkeypatch.setattr(layers.compress, "write_layer", full)
+    for size in (10, 6 << 20):
+        with pytest.raises(Unavailable, match="a blob cannot be written"):
+            plain.build("FROM base:1\nCOPY big /big\nRUN true\n", {"big": os.urandom(size)})
+    monkeypatch.undo()
+    plain.again("FROM base:1\nCOPY big /big\nRUN true\n")
+    assert plain.cached()[1] is False

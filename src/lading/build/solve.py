@@ -91,8 +91,9 @@ class Builder:
             for text, position in dockerfile.warnings:
                 progress(Notice(f"{context.name} line {position.line}: {text}", "warning"))
             work = self._work(request, context, identifier, lease.add, progress)
-            state = self._solve(dockerfile, request, work)
-            image = self._finish(state, request, work, tags)
+            with work.layers:
+                state = self._solve(dockerfile, request, work)
+                image = self._finish(state, request, work, tags)
         progress(Finished(image.id, tuple(str(tag) for tag in tags)))
         return image.id
 
@@ -175,17 +176,16 @@ class Builder:
             work.check()
             state = self._begin(node, scope, done)
             mark.result(node.base.id if isinstance(node.base, Image) else state.identity)
-        others = done
 
         def find(name: str) -> tuple[str, State]:
             index = graph.stage_index(dockerfile.stages, name, node.stage.index)
             if index is not None:
-                return f"the stage {name}", others[index]
+                return f"the stage {name}", done[index]
             image = self._base(name, node.platform)
             work.hold(image.manifest_digest)
             return f"the image {name}", from_image(image, variables.Scope(scope))
 
-        build = StageBuild(work, state, node.label, others, find)
+        build = StageBuild(work, state, node.label, find)
         for one in node.instructions:
             build.perform(one)
         return build.state
@@ -217,7 +217,7 @@ class Builder:
         self, state: State, request: BuildRequest, work: Work, tags: tuple[reference.Reference, ...]
     ) -> Image:
         work.check()
-        draft = state.draft
+        draft = work.layers.finished(state.draft)
         if request.labels:
             labels = {**draft.config.config.labels, **request.labels}
             draft = mutate.configure(draft, lambda config: replace(config, labels=labels))

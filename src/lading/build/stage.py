@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from lading.base import clock
@@ -26,20 +26,20 @@ from lading.build.work import Mark, Work
 
 
 class StageBuild:
-    """Executes the instructions of one stage on `state`. `others` gives the states of finished stages."""
+    """Executes the instructions of one stage on `state`. `find_source` gives the name and state of a stage
+    or image that files are copied from.
+    """
 
     def __init__(
         self,
         work: Work,
         state: State,
         label: str,
-        others: Mapping[int, State],
         find_source: Callable[[str], tuple[str, State]],
     ) -> None:
         self.work = work
         self.state = state
         self.label = label
-        self.others = others
         self.find_source = find_source
 
     def perform(self, one: Instruction) -> None:
@@ -97,6 +97,7 @@ class StageBuild:
     def _cached(self, key: str) -> Record | None:
         if self.work.request.no_cache:
             return None
+        self.work.layers.wait(key)
         record = self.work.cache.find(key)
         if record is not None:
             # Held, then looked at again: a prune may have been between the two.
@@ -191,7 +192,7 @@ class StageBuild:
                     transfer.perform(what, tree, selected, target, work.check, now)
 
             record = self._solve(key, text, mark, fill)
-        work.cache.add(replace(record, key=quick, kind="alias"))
+        work.cache.add(replace(work.layers.settled(record), key=quick, kind="alias"))
 
     @contextlib.contextmanager
     def _nothing(self) -> Iterator[int]:
