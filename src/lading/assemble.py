@@ -165,7 +165,7 @@ def _rooms(paths: Paths, environ: Mapping[str, str], undo: ExitStack) -> tuple[R
         publisher=Publisher(),
         pool=pool,
         timers=Timers(pool),
-        stub_layer=stubs.ensure(f"{paths.root}/stubs"),
+        stub_layer=stubs.ensure(f"{paths.snapshots}/stubs"),
         cpus=len(os.sched_getaffinity(0)),
     )
     return rooms, warnings
@@ -229,6 +229,8 @@ def _add_builder(engine: Assembled, rooms: Rooms) -> None:
         engine.executor,
         caches=f"{rooms.paths.root}/caches",
     )
+
+    engine.system.build_cache = engine.builder.usage
 
     def make_base(name: str, progress: Callable[[str], None]) -> str:
         from lading.build.bootstrap import bootstrap

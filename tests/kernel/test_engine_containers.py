@@ -237,6 +237,19 @@ def test_binds(world: World, tmp_path: Path) -> None:
         world.run("true", mounts=(Mount("bind", "/b", source=str(tmp_path / "absent")),))
 
 
+@pytest.mark.parametrize("net", ["none", "bridge", "host"])
+def test_a_user_namespace_of_its_own(world: World, net: str) -> None:
+    """Root inside is nobody outside, and still has its files, its /sys and its network."""
+    script = "id -u; cat /proc/self/uid_map; touch /made; ls /sys/class >/dev/null && ip addr show lo | grep -c 'inet '"
+    identifier, finished = world.run("sh", "-c", script, net=net, userns_mode="private")
+    assert finished.code == 0
+    words = world.output(identifier).split()
+    assert words[0] == "0" and words[1] == "0" and int(words[2]) >= 100_000 and words[3:] == ["65536", "1"]
+    if net == "bridge":
+        identifier, _ = world.run("ip", "addr", "show", "eth0", net=net, userns_mode="private")
+        assert "inet 172." in world.output(identifier) or "inet 10." in world.output(identifier)
+
+
 def test_init_reaps_and_forwards(world: World) -> None:
     identifier = world.up(
         "sh", "-c", "trap 'exit 9' TERM; echo set; while true; do sleep 0.05; done", init=True

@@ -92,6 +92,7 @@ def test_configs_that_are_refused(config: Config) -> None:
         HostConfig(pid_mode="container:"),
         HostConfig(ipc_mode="odd"),
         HostConfig(userns_mode="keep-id"),
+        HostConfig(userns_mode="private", network_mode="container:x"),
         HostConfig(sysctls={"kernel.panic": "1"}),
         HostConfig(sysctls={"net.../x": "1"}),
         HostConfig(log_driver="syslog"),

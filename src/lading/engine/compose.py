@@ -23,6 +23,7 @@ from lading.store.snapshots import Rootfs
 PidOf = Callable[[str], int]
 """The init pid of the running container a mode names; raises when it does not run."""
 
+_LOOPBACK = 1  # the index of lo in every network namespace
 _SUBORDINATE = (
     100_000,
     65_536,
@@ -162,6 +163,18 @@ def plan(
         devices=tuple(devices.nodes(host.devices, host.privileged)),
         id_mappings=subordinate_ids() if "user" in spaces else (),
     )
+
+
+def loopback_up(netns: int) -> None:
+    """Raise lo in a network namespace that came into being with its container."""
+    from lading.linux import netlink, netlink_route
+    from lading.linux import netns as namespaces_of
+
+    def raise_it() -> None:
+        with netlink.Netlink(netlink.ROUTE) as kernel:
+            kernel.request([netlink_route.set_up(_LOOPBACK)])
+
+    namespaces_of.inside(netns, raise_it)
 
 
 @functools.cache

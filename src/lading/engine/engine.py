@@ -128,11 +128,11 @@ class Engine:
         """What belongs to no container: half-created ones, execs of earlier runs, files of removed ones."""
         rooms = self._rooms
         for name in known.difference(entries):
-            rooms.runtime.kill_all(name) if _is_id(name) else None
+            rooms.runtime.kill_all(name)
             rooms.runtime.delete(name)
-        for key in rooms.snapshotter.keys():
-            if _is_id(key) and key not in entries and rooms.snapshotter.info(key).kind != "committed":
-                rooms.snapshotter.remove(key)
+        for info in rooms.snapshotter.infos():
+            if _is_id(info.key) and info.key not in entries and info.kind != "committed":
+                rooms.snapshotter.remove(info.key)
         try:
             folders = os.listdir(rooms.paths.containers)
         except FileNotFoundError:

@@ -141,6 +141,12 @@ def check_host(host: HostConfig, cpus: int) -> None:
         raise Invalid("conflicting options: --rm and a restart policy cannot both be set")
     if host.userns_mode not in ("", "host", "private"):
         raise Invalid(f'invalid user namespace mode "{host.userns_mode}"', hint="Use host or private.")
+    joined = (host.network_mode, host.pid_mode, host.ipc_mode)
+    if host.userns_mode == "private" and any(mode.startswith("container:") for mode in joined):
+        raise Invalid(
+            "conflicting options: a private user namespace cannot join another container's namespaces",
+            why="They belong to the other container's user namespace.",
+        )
     if host.cgroupns_mode not in ("", "host", "private"):
         raise Invalid(f'invalid cgroup namespace mode "{host.cgroupns_mode}"', hint="Use host or private.")
     if host.uts_mode not in ("", "host", "private"):

@@ -203,7 +203,7 @@ def mounts(plan: Plan) -> list[dict[str, Any]]:
             "mode=0620",
             "gid=5",
         ),
-        _mount("/sys", "sysfs", "sysfs", "nosuid", "noexec", "nodev", access),
+        _sysfs(plan, access),
         _mount("/sys/fs/cgroup", "cgroup", "cgroup", "nosuid", "noexec", "nodev", "relatime", access),
         _mount("/dev/mqueue", "mqueue", "mqueue", "nosuid", "noexec", "nodev"),
     ]
@@ -217,6 +217,13 @@ def mounts(plan: Plan) -> list[dict[str, Any]]:
     for mount in plan.mounts:
         found.append(_bind(mount) if isinstance(mount, Bind) else _tmpfs(mount))
     return found
+
+
+def _sysfs(plan: Plan, access: str) -> dict[str, Any]:
+    """sysfs belongs to the network namespace: a user namespace may mount it only over one of its own (sysfs(5))."""
+    if "user" in plan.namespaces and plan.namespaces.get("network", "host"):
+        return _mount("/sys", "bind", "/sys", "rbind", "rslave", "nosuid", "noexec", "nodev", access)
+    return _mount("/sys", "sysfs", "sysfs", "nosuid", "noexec", "nodev", access)
 
 
 def _mount(destination: str, kind: str, source: str, *options: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from lading.base import clock
 from lading.base.errors import Conflict, Invalid, LadingError
 from lading.engine import binds, compose, etcfiles, restart, spec, stubs
 from lading.engine.health import Probe, wants_probe
+from lading.engine.model import Endpoint
 from lading.engine.networks import Joined, wanted_networks
 from lading.engine.publish import Reserved, wanted
 from lading.engine.record import History, Record
@@ -49,18 +50,22 @@ class Starter:
         rooms, record, before = self._rooms, entry.record, entry.history
         with ExitStack() as always, ExitStack() as undo:
             try:
-                netns = self._sandbox(record)
-                if netns >= 0:
-                    always.callback(os.close, netns)
-                joined = rooms.networks.join(
-                    record.id, netns, wanted_networks(record.host, record.networks), (record.id[:12],)
-                )
-                undo.callback(rooms.networks.leave, record.id, joined)
-                reserved = always.enter_context(self._reserve(record, joined))
+                asked = wanted_networks(record.host, record.networks)
+                reserved = always.enter_context(self._reserve(record, asked))
+                # A user namespace must own its network namespace, so that one is made with the container.
+                late = record.host.userns_mode == "private"
+                netns = -1 if late else self._sandbox(record, always)
+                joined = self._join(record, netns, asked, undo) if not late else Joined()
                 launch = self._launch(record, joined, netns, reserved)
                 attachments = self._pending(entry, always)
-                rooms.runtime.create(replace(launch, attachments=attachments))
-                undo.callback(rooms.runtime.delete, record.id)
+                live = rooms.runtime.create(replace(launch, attachments=attachments))
+                undo.callback(rooms.runtime.abandon, record.id)
+                if late and record.host.network_mode != "host":
+                    netns = compose.netns_of(live.pid)
+                    always.callback(os.close, netns)
+                    compose.loopback_up(netns)
+                    joined = self._join(record, netns, asked, undo)
+                    self._etc(record, joined, rooms.paths.container_dir(record.id))
                 if reserved.bindings:
                     forwards = rooms.networks.forwards(reserved.bindings, joined.endpoints[0])
                     rooms.kernel_networks().publish(record.id, forwards)
@@ -95,14 +100,22 @@ class Starter:
             entry.id, lambda ended: void(self._rooms.pool.submit(self._ended, entry, run, ended))
         )
 
-    def _sandbox(self, record: Record) -> int:
+    def _sandbox(self, record: Record, always: ExitStack) -> int:
         """A descriptor of the network namespace to join, its lo up; -1 for the host's own."""
         mode = record.host.network_mode
-        if mode.startswith("container:"):
-            return compose.netns_of(self.pid_of(mode[10:]))
         if mode == "host":
             return -1
-        return self._rooms.kernel_networks().sandbox()
+        if mode.startswith("container:"):
+            netns = compose.netns_of(self.pid_of(mode[10:]))
+        else:
+            netns = self._rooms.kernel_networks().sandbox()
+        always.callback(os.close, netns)
+        return netns
+
+    def _join(self, record: Record, netns: int, asked: Mapping[str, Endpoint], undo: ExitStack) -> Joined:
+        joined = self._rooms.networks.join(record.id, netns, asked, (record.id[:12],))
+        undo.callback(self._rooms.networks.leave, record.id, joined)
+        return joined
 
     def pid_of(self, ref: str) -> int:
         """The init pid of a running container that another one joins."""
@@ -112,13 +125,16 @@ class Starter:
             raise Conflict(f"cannot join container {ref}: it is not running", hint="Start it first.")
         return live.pid
 
-    def _reserve(self, record: Record, joined: Joined) -> Reserved:
-        if not joined.endpoints:
+    def _reserve(self, record: Record, networks: Mapping[str, Endpoint]) -> Reserved:
+        if not networks:
             return Reserved()  # no network of its own: nothing to publish, as with Docker
-        asked = wanted(record.host.port_bindings, record.config.exposed_ports, record.host.publish_all_ports)
-        if not asked:
-            return Reserved()
-        return self._rooms.publisher.reserve(asked, self._rooms.kernel_networks().reserve)
+        host = record.host
+        asked = wanted(host.port_bindings, record.config.exposed_ports, host.publish_all_ports)
+        return (
+            self._rooms.publisher.reserve(asked, self._rooms.kernel_networks().reserve)
+            if asked
+            else Reserved()
+        )
 
     def _launch(self, record: Record, joined: Joined, netns: int, reserved: Reserved) -> Launch:
         rooms = self._rooms

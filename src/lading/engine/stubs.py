@@ -32,7 +32,10 @@ def ensure(directory: str) -> str:
 
 
 def below(rootfs: Rootfs, directory: str) -> Rootfs:
-    """`rootfs` with the stub layer as its lowest; a bind root is returned as it is."""
+    """`rootfs` with the stub layer as its lowest; a bind root is returned as it is.
+
+    Layers are named relative to the base, where the stub layer lies too: a user namespace maps the base as a whole.
+    """
     if rootfs.type != "overlay":
         return rootfs
-    return rootfs._replace(lower=(*rootfs.lower, directory))
+    return rootfs._replace(lower=(*rootfs.lower, directory.removeprefix(f"{rootfs.base}/")))

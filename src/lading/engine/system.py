@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import socket
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import lading
 from lading.base import clock
@@ -17,12 +18,38 @@ if TYPE_CHECKING:
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
+class CacheRow(Protocol):
+    """One entry of the build cache."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def description(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def created_ns(self) -> int: ...
+    @property
+    def used_ns(self) -> int: ...
+    @property
+    def uses(self) -> int: ...
+    @property
+    def in_use(self) -> bool: ...
+    @property
+    def shared(self) -> bool: ...
+
+
 class System:
     """Facts for /info, /version and /system/df."""
 
     def __init__(self, rooms: Rooms, *, warnings: tuple[str, ...] = ()) -> None:
         self._rooms = rooms
         self._warnings = warnings
+        self.build_cache: Callable[[], Sequence[CacheRow]] = (
+            lambda: ()
+        )  # assemble.py: the builder's own answer
 
     def version(self) -> dict[str, Any]:
         """Docker's SystemVersion; the API room adds the versions it speaks."""
@@ -158,7 +185,7 @@ class System:
                 }
                 for volume in rooms.volumes.list()
             ],
-            "BuildCache": [],
+            "BuildCache": [_cache_row(row) for row in self.build_cache()],
         }
 
     def _container(self, container_id: str) -> dict[str, Any]:
@@ -178,6 +205,20 @@ class System:
             "Mounts": [],
             "Ports": [],
         }
+
+
+def _cache_row(row: CacheRow) -> dict[str, Any]:
+    return {
+        "ID": row.id,
+        "Type": row.kind,
+        "Description": row.description,
+        "InUse": row.in_use,
+        "Shared": row.shared,
+        "Size": row.size,
+        "CreatedAt": clock.rfc3339(row.created_ns),
+        "LastUsedAt": clock.rfc3339(row.used_ns),
+        "UsageCount": row.uses,
+    }
 
 
 def _count(folder: str) -> int:
