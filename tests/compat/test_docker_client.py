@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import os
 import pathlib
+import pty
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -199,6 +202,84 @@ def test_exec(docker: Docker) -> None:
     docker("exec", "-d", "web", "sh", "-c", "echo later > /tmp/later")
     for _ in range(20):
         assert docker.run("exec", "web", "sh", "-c", "exit 3").returncode == 3
+
+
+def test_a_terminal(docker: Docker) -> None:
+    ours, theirs = pty.openpty()
+    words = [docker.program, "run", "-it", "--rm", "--net", "none", "bb", "sh"]
+    with subprocess.Popen(
+        words,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**docker.env, "TERM": "xterm"},
+        start_new_session=True,
+    ) as process:
+        os.close(theirs)
+        timer = threading.Timer(20, process.kill)
+        timer.start()
+        try:
+            os.write(ours, b"echo $((40+2))-$(tty)\nexit 4\n")
+            text = b""
+            while True:
+                try:
+                    piece = os.read(ours, 4096)
+                except OSError:  # EIO: the other side of the terminal is closed
+                    break
+                text += piece
+        finally:
+            os.close(ours)
+            code = process.wait()
+            timer.cancel()
+    assert (b"42-/dev/" in text, code) == (True, 4), (text, code)
+
+
+def test_detaching_leaves_it_running(docker: Docker) -> None:
+    docker("run", "-dit", "--name", "web", "--net", "none", "bb", "sh")
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [docker.program, "attach", "web"], stdin=theirs, stdout=theirs, stderr=theirs, env=docker.env
+    ) as process:
+        os.close(theirs)
+        timer = threading.Timer(20, process.kill)
+        timer.start()
+        os.write(ours, b"echo $((40+2))\n")
+        text = b""
+        while b"42" not in text:
+            text += os.read(ours, 4096)
+        os.write(ours, b"\x10")
+        time.sleep(0.1)
+        os.write(ours, b"\x11")
+        process.wait()  # with 1: the client calls its own detaching an error
+        timer.cancel()
+        os.close(ours)
+    assert docker("inspect", "-f", "{{.State.Status}}", "web") == "running"
+
+
+def test_a_published_port(docker: Docker) -> None:
+    docker(
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "-p",
+        "127.0.0.1::80",
+        "bb",
+        "busybox",
+        "httpd",
+        "-f",
+        "-p",
+        "80",
+        "-h",
+        "/etc",
+    )
+    host, _, port = docker("port", "web", "80/tcp").rpartition(":")
+    docker("exec", "web", "sh", "-c", "echo page > /etc/index.html")
+    connection = http.client.HTTPConnection(host, int(port), timeout=10)
+    connection.request("GET", "/")
+    assert connection.getresponse().read() == b"page\n"
+    connection.close()
+    assert docker("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "web").count(".") == 3
 
 
 def test_files(docker: Docker, tmp_path: pathlib.Path) -> None:

@@ -307,8 +307,7 @@ class Containers:
     def archive_put(
         self, ref: str, path: str, stream: BinaryIO, *, no_overwrite: bool, copy_owner: bool
     ) -> None:
-        with tarfile.open(fileobj=stream, mode="r|*") as tar:
-            self.calls.append(("put", path, [member.name for member in tar], no_overwrite, copy_owner))
+        self.calls.append(("put", path, names_of(stream), no_overwrite, copy_owner))
 
     def export(self, ref: str, out: Callable[[bytes], object]) -> None:
         self.find(ref)
@@ -437,8 +436,7 @@ class Images:
 
     def load(self, stream: BinaryIO, progress: Callable[[dict[str, Any]], None]) -> list[str]:
         progress({"status": "Loading"})
-        with tarfile.open(fileobj=stream, mode="r|*") as tar:
-            tar.getnames()
+        names_of(stream)
         return ["busybox:latest"]
 
     def pull(self, ref: str, platform: str, progress: Callable[[dict[str, Any]], None]) -> None:
@@ -649,3 +647,12 @@ def tar_of(files: Mapping[str, bytes]) -> bytes:
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     return out.getvalue()
+
+
+def names_of(stream: BinaryIO) -> list[str]:
+    """The members of a tar; Invalid for anything else, as the real store says."""
+    try:
+        with tarfile.open(fileobj=stream, mode="r|*") as tar:
+            return tar.getnames()
+    except tarfile.TarError as error:
+        raise Invalid(f"not a tar archive: {error}") from None

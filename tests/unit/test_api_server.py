@@ -291,3 +291,30 @@ def test_a_waiting_client_that_goes_frees_its_thread(served: tuple[str, Server],
         time.sleep(0.01)
     assert served[1].connections == 0
     engine.containers.stop(ref, 0)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "127.0.0.1:2375"}, 200),
+        ({"Host": "[::1]:2375"}, 200),
+        ({"Host": "[::1]"}, 200),
+        ({"Host": "localhost"}, 200),
+        ({"Host": "rebound.example:2375"}, 403),
+        ({"Host": "127.0.0.1:2375", "Origin": "http://page.example"}, 403),
+    ],
+)
+def test_over_tcp_web_pages_are_refused(engine: FakeEngine, headers: dict[str, str], status: int) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = Server(engine, [listener])
+    address = listener.getsockname()
+    thread = threading.Thread(target=server.serve)
+    thread.start()
+    try:
+        peer = http.client.HTTPConnection(*address, timeout=5)
+        peer.request("GET", "/_ping", headers=headers)
+        assert peer.getresponse().status == status
+        peer.close()
+    finally:
+        server.shutdown()
+        thread.join(5)

@@ -76,7 +76,7 @@ def _tell(sock: socket.socket, text: bytes, framed: bool) -> None:
         pass  # the client has gone; there is nobody to tell
 
 
-class _Scan:
+class Scan:
     """Finds the detach keys in what the user types, also when they come one by one."""
 
     def __init__(self, keys: bytes) -> None:
@@ -102,7 +102,7 @@ class _Scan:
 
 def pump(client: socket.socket, inner: socket.socket, early: bytes, keys: bytes) -> None:
     """Copy both ways, each way holding one block at most, until the inner side ends or the client goes or detaches."""
-    scan = _Scan(keys)
+    scan = Scan(keys)
     to_inner, detached = scan.feed(early)
     to_client = b""
     client_open = True

@@ -5,6 +5,7 @@ Decides nothing about requests: `routes` does. One connection's slowness or fail
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 import select
@@ -18,7 +19,7 @@ from lading.api.hangup import Hangups
 from lading.api.http import ClientGone, Connection
 from lading.api.ports import Engine
 from lading.api.routes import ROUTER
-from lading.base.errors import Internal, LadingError
+from lading.base.errors import Denied, Internal, LadingError
 
 _log = logging.getLogger("lading.api")
 MOST_CONNECTIONS = 1024
@@ -183,6 +184,7 @@ def _one(engine: Engine, connection: Connection, hangups: Hangups) -> bool:
     path, _, query = request.target.decode("latin-1").partition("?")
     x = Exchange(connection, hangups, request.method.decode("ascii"), query, dict(request.headers))
     try:
+        _refuse_browsers(x)
         ROUTER.find(x, path)(engine, x)
     except ClientGone:
         return False
@@ -205,3 +207,28 @@ def _one(engine: Engine, connection: Connection, hangups: Hangups) -> bool:
     if not connection.answered:
         raise AssertionError(f"{x.method} {path} was not answered")
     return connection.finish()
+
+
+def _refuse_browsers(x: Exchange) -> None:
+    """Over TCP any page that a browser of this host shows could send requests here; browsers name the page as Origin.
+
+    A name that was made to resolve to the loopback address (DNS rebinding) shows in Host.
+    """
+    if x.connection.sock.family == socket.AF_UNIX:
+        return
+    host = x.headers.get(b"host", b"").decode("latin-1")
+    name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
+    if b"origin" in x.headers or not (name == "localhost" or _is_address(name.strip("[]"))):
+        raise Denied(
+            "requests of web pages are refused",
+            why="The API gives root on this host to whoever reaches it.",
+            hint="Name the daemon by its address, as in tcp://127.0.0.1:PORT.",
+        )
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
