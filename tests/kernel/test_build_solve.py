@@ -1154,3 +1154,18 @@ def test_a_layer_that_cannot_be_stored_fails_the_build(plain: World, monkeypatch
     monkeypatch.undo()
     plain.again("FROM base:1\nCOPY big /big\nRUN true\n")
     assert plain.cached()[1] is False
+
+
+def test_cancelling_stops_a_large_layer(plain: World) -> None:
+    """The layer is being compressed behind a step when the build is cancelled: nobody waits for its end."""
+    seen = []
+
+    def cancelled() -> bool:
+        seen.append(len(plain.executor.steps))
+        return bool(plain.executor.steps)
+
+    with pytest.raises(Cancelled):
+        plain.build(
+            "FROM base:1\nCOPY big /big\nRUN sleep 30\n", {"big": os.urandom(16 << 20)}, cancelled=cancelled
+        )
+    assert seen[0] == 0

@@ -98,7 +98,7 @@ class Execution:
             step = self._step(snapshot, made, tail)
             self.mark.change(container=step.id)
             code = work.executor.run(step)
-            work.check()
+            work.request.check()
             if code != 0:
                 shown = self.argv if not self.one.heredocs else (*self.argv[:-1], self.one.line)
                 raise StepFailed(code, shown, self.one, work.file, tail.text())
@@ -167,7 +167,7 @@ class Execution:
             return stubs
         with work.snapshots.mounted(snapshot) as fd:
             if missing:
-                os.close(Root(fd, work.check).directory(directory, None))
+                os.close(Root(fd, work.request.check).directory(directory, None))
             stubs.note(fd, [*(work.executor.stubs if whole else ()), *(option.target for option in options)])
             for option in options:
                 source = mounts.bind_source(work.context, option) if option.type == "bind" else ""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lading.base.errors import Cancelled, Internal, Invalid, LadingError
+from lading.base.errors import Cancelled, Invalid, LadingError
 from lading.build.dockerfile import DockerfileError, Instruction
 
 _TAIL_BYTES = 8192
@@ -49,11 +49,15 @@ class Tail:
 
 def located(error: LadingError, instruction: Instruction, file: str) -> LadingError:
     """The same error, saying which instruction met it."""
-    if isinstance(error, (DockerfileError, StepFailed, Cancelled, Internal)):
-        return (
-            error.inside(file) if isinstance(error, DockerfileError) and error.file == "Dockerfile" else error
-        )
-    where = f"{file} line {instruction.position.line}: {instruction.text[:200]}"
-    stop = "" if error.why.endswith((".", "!", "?")) else "."
-    why = f"{error.why}{stop} {where}" if error.why else where
-    return type(error)(error.what, why=why, hint=error.hint)
+    if isinstance(error, DockerfileError):
+        return error.inside(file) if error.file == "Dockerfile" else error
+    if not isinstance(error, (StepFailed, Cancelled)):
+        told(error, f"{file} line {instruction.position.line}: {instruction.text[:200]}")
+    return error
+
+
+def told(error: LadingError, where: str) -> None:
+    """Add to an error where it was met; its kind and whatever else it carries stay."""
+    if error.why and not error.why.endswith((".", "!", "?")):
+        error.why += "."
+    error.why = f"{error.why} {where}".lstrip()

@@ -13,6 +13,7 @@ from lading.base.errors import LadingError, NotFound
 from lading.build.dockerfile import Dockerfile, DockerfileError, Instruction, Stage, parse_trigger
 from lading.build.dockerfile import instructions as ins
 from lading.build.dockerfile.errors import Position, closest
+from lading.build.failure import told
 from lading.build.variables import Globals, expanded
 from lading.image.descriptor import Platform, parse_platform
 from lading.store.images import Image
@@ -149,9 +150,10 @@ def _node(
     try:
         image = find(name, platform)
     except LadingError as error:
-        where = f"{dockerfile.name} line {word.position.line}, column {word.position.column}"
-        why = f"{where} asks for it." + (f" {error.why}" if error.why else "")
-        raise type(error)(error.what, why=why, hint=error.hint) from error
+        told(
+            error, f"{dockerfile.name} line {word.position.line}, column {word.position.column} asks for it."
+        )
+        raise
     triggers = tuple(_trigger(text, name) for text in image.config.config.onbuild)
     return Node(stage, image, name, (*triggers, *stage.instructions), platform, label)
 

@@ -61,6 +61,7 @@ class Layers:
     media: compress.Compression
     now: Callable[[], int]
     name: Callable[[], str]
+    check: Callable[[], None]  # raises Cancelled when the build is to stop
     latest_ns: int | None = None
     _pool: ThreadPoolExecutor | None = None
     _pending: dict[str, Future[Record]] = field(default_factory=dict)  # by the record's key
@@ -71,7 +72,9 @@ class Layers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Layers under way are finished also when the build fails: the next one finds them in the cache."""
+        """Layers under way are finished also when a step fails, for the next build's sake; not when
+        cancelled.
+        """
         if self._pool is not None:
             self._pool.shutdown()
 
@@ -82,7 +85,7 @@ class Layers:
         result = parent
         with self.scratch(parent) as snapshot:
             work(snapshot)
-            self.snapshots.layer(snapshot, tar.write, latest_ns=self.latest_ns)
+            self.snapshots.layer(snapshot, self._stopping(tar.write), latest_ns=self.latest_ns)
             if tar.diff_id != digest.EMPTY_TAR:
                 layer = self._stored(tar)
                 result = chain.extend(parent, tar.diff_id)
@@ -113,7 +116,7 @@ class Layers:
         """
 
         def produce(write: Callable[[bytes], object]) -> None:
-            self.snapshots.layer(record.snapshot, write, latest_ns=self.latest_ns)
+            self.snapshots.layer(record.snapshot, self._stopping(write), latest_ns=self.latest_ns)
 
         layer = compress.write_layer(self.blobs, produce, self.media)
         if record.layer is None or layer.diff_id != record.layer.diff_id:
@@ -121,6 +124,15 @@ class Layers:
         whole = replace(record, layer=layer)
         self.cache.add(whole)
         return whole
+
+    def _stopping(self, write: Callable[[bytes], object]) -> Callable[[bytes], object]:
+        """`write`, which stops when the build does: a layer may be gigabytes."""
+
+        def checked(data: bytes) -> object:
+            self.check()
+            return write(data)
+
+        return checked
 
     def settled(self, record: Record) -> Record:
         """The record with its blob stored."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from lading.base.errors import Cancelled
 from lading.build.ports import NO_LIMITS, Limits
 
 
@@ -44,3 +45,8 @@ class BuildRequest:
     limits: Limits = NO_LIMITS
     compression: str = "gzip"  # gzip, zstd or tar: the media type of new layers
     cancelled: Callable[[], bool] = never
+
+    def check(self) -> None:
+        """Cancelled, when the caller has asked to stop."""
+        if self.cancelled():
+            raise Cancelled("the build was cancelled")

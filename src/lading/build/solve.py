@@ -124,6 +124,7 @@ class Builder:
             _compression(request),
             (lambda: epoch) if epoch is not None else self._clock,
             lambda: f"{_PREFIX}{identifier}-{next(counter)}",
+            request.check,
             epoch,
         )
         return Work(
@@ -173,7 +174,7 @@ class Builder:
     ) -> State:
         text = node.stage.base.text if "$" not in node.stage.base.text else f"FROM {node.base_name}"
         with work.vertex(text, node.label) as mark:
-            work.check()
+            work.request.check()
             state = self._begin(node, scope, done)
             mark.result(node.base.id if isinstance(node.base, Image) else state.identity)
 
@@ -216,7 +217,7 @@ class Builder:
     def _finish(
         self, state: State, request: BuildRequest, work: Work, tags: tuple[reference.Reference, ...]
     ) -> Image:
-        work.check()
+        work.request.check()
         draft = work.layers.finished(state.draft)
         if request.labels:
             labels = {**draft.config.config.labels, **request.labels}

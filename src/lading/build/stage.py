@@ -47,13 +47,12 @@ class StageBuild:
         text = one.text if not isinstance(one, ins.Run) or not one.heredocs else f"{one.text} …"
         with self.work.vertex(text, self.label) as mark:
             try:
-                self.work.check()
+                self.work.request.check()
                 self._dispatch(one, mark)
             except LadingError as error:
-                raise located(error, one, self.work.file) from error
+                raise located(error, one, self.work.file) from error.__cause__
             except OSError as error:
-                told = full_disk(error, f"{one.keyword} failed")
-                raise located(told, one, self.work.file) from error
+                raise located(full_disk(error, f"{one.keyword} failed"), one, self.work.file) from error
             mark.result(self.state.identity)
 
     def _dispatch(self, one: Instruction, mark: Mark) -> None:
@@ -123,7 +122,7 @@ class StageBuild:
 
         def make(snapshot: str) -> None:
             with self.work.snapshots.mounted(snapshot) as fd:
-                root = Root(fd, self.work.check)
+                root = Root(fd, self.work.request.check)
                 if not root.is_dir(path):
                     try:
                         os.close(root.directory(path, owners.resolve(fd, user or "0", primary=True)))
@@ -146,7 +145,7 @@ class StageBuild:
 
             def fill(snapshot: str) -> None:
                 with work.snapshots.mounted(snapshot) as fd:
-                    transfer.perform(what, work.context, selected, fd, work.check, now)
+                    transfer.perform(what, work.context, selected, fd, work.request.check, now)
 
             self._solve(key, text, mark, fill)
             return
@@ -189,7 +188,7 @@ class StageBuild:
 
             def fill(snapshot: str) -> None:
                 with work.snapshots.mounted(snapshot) as target:
-                    transfer.perform(what, tree, selected, target, work.check, now)
+                    transfer.perform(what, tree, selected, target, work.request.check, now)
 
             record = self._solve(key, text, mark, fill)
         work.cache.add(replace(work.layers.settled(record), key=quick, kind="alias"))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from lading.base import clock
-from lading.base.errors import Cancelled, LadingError
+from lading.base.errors import LadingError
 from lading.build import mounts
 from lading.build.cache import Cache, Record
 from lading.build.contents import Contents
@@ -43,11 +43,6 @@ class Work:
     number: int = 0
     build_id: str = ""
     hits: list[Record] = field(default_factory=list)
-
-    def check(self) -> None:
-        """Cancelled, when the caller has asked to stop."""
-        if self.request.cancelled():
-            raise Cancelled("the build was cancelled")
 
     def unpack(self, state: State) -> None:
         """Make sure the files of the base image are there, before the first step that needs them."""
