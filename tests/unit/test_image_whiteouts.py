@@ -150,6 +150,29 @@ def test_a_parent_the_archive_leaves_out_keeps_the_attributes_it_has_below(
     assert (stat.S_IMODE(st.st_mode), st.st_mtime) == (0o750, 3)
 
 
+def test_a_symlink_below_is_not_hidden_by_a_layer_without_parents(tmp_path: Path) -> None:
+    """`/lib -> usr/lib` in the base, `lib/x/tool.so` in a layer that lists no directories (as some builders
+    write)."""
+    lower = tmp_path / "lower"
+    (lower / "usr/lib").mkdir(parents=True)
+    (lower / "usr/lib").chmod(0o751)
+    (lower / "lib").symlink_to("usr/lib")
+    (lower / "lib64").symlink_to("/lib")
+    (lower / "away").symlink_to("/outside")
+    upper = tmp_path / "upper"
+    upper.mkdir()
+    members = tar(
+        file("lib/x/tool.so"), file("lib64/y.so"), hardlink("lib/z.so", "lib64/y.so"), file("away/f")
+    )
+    apply(upper, members, base=Base(lower))
+    assert os.readlink(upper / "lib") == "usr/lib"
+    assert os.readlink(upper / "lib64") == "/lib"
+    assert (upper / "usr/lib/x/tool.so").read_bytes() == b"data"
+    assert sorted(os.listdir(upper / "usr/lib")) == ["x", "y.so", "z.so"]
+    assert stat.S_IMODE((upper / "usr/lib").stat().st_mode) == 0o751
+    assert (upper / "away/f").exists() and not (upper / "away").is_symlink(), "a dangling one is replaced"
+
+
 def test_a_hard_link_to_a_file_below_brings_the_file_up(tmp_path: Path, base: Base) -> None:
     upper = tmp_path / "upper"
     upper.mkdir()

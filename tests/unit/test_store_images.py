@@ -321,3 +321,16 @@ def test_a_changed_config_is_a_new_image_with_the_same_layers(store: Store) -> N
     changed = store.images.store(draft, "app")
     assert changed.id != image.id
     assert changed.chain_id == image.chain_id
+
+
+def test_a_damaged_image_neither_hides_the_others_nor_stays_for_ever(store: Store, tmp_path: Path) -> None:
+    sound, hurt = store.image("sound", "a"), store.image("hurt", "b")
+    Path(store.blobs.path(hurt.manifest_digest)).write_bytes(b"{}")
+    again = Store(tmp_path)
+    assert [image.id for image in again.images.list()] == [sound.id]
+    with pytest.raises(errors.Internal, match="damaged"):
+        again.images.get("hurt")
+    assert again.images.remove(hurt.id).untagged == ("docker.io/library/hurt:latest",)
+    again.images.sweep()
+    assert len(list(again.blobs.list())) == 3
+    again.db.close()

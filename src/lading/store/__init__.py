@@ -1,0 +1,1 @@
+"""Floor 2: what is kept on disk: blobs, metadata, images, leases, snapshots, archives of images."""

@@ -138,19 +138,22 @@ class Images:
 
     def _image(self, row: Row) -> Image:
         found, conf = self._load(row["manifest_digest"])
-        refs = self._db.query(
-            "SELECT ref FROM image_refs JOIN images USING (manifest_digest) WHERE id = ? ORDER BY ref",
-            (row["id"],),
-        )
         return Image(
             row["id"],
             row["manifest_digest"],
             found,
             conf,
-            tuple(r["ref"] for r in refs),
+            self._names(row["id"]),
             row["size"],
             row["created_ns"],
         )
+
+    def _names(self, image_id: str) -> tuple[str, ...]:
+        rows = self._db.query(
+            "SELECT ref FROM image_refs JOIN images USING (manifest_digest) WHERE id = ? ORDER BY ref",
+            (image_id,),
+        )
+        return tuple(row["ref"] for row in rows)
 
     def has_manifest(self, manifest_digest: str) -> bool:
         return self._db.one("SELECT 1 FROM images WHERE manifest_digest = ?", (manifest_digest,)) is not None
@@ -205,11 +208,15 @@ class Images:
         return f"Did you mean {near[0]!r}?" if near else ""
 
     def list(self) -> tuple[Image, ...]:
-        """Every image once, the newest first."""
+        """Every image once, the newest first. One whose blobs are damaged is left out: `get` and `remove`
+        name it."""
         latest: dict[str, Row] = {}
         for row in self._db.query("SELECT * FROM images ORDER BY stored_ns"):
             latest[row["id"]] = row
-        images = [self._image(row) for row in latest.values()]
+        images = []
+        for row in latest.values():
+            with contextlib.suppress(errors.Internal, errors.NotFound):
+                images.append(self._image(row))
         return tuple(sorted(images, key=lambda image: (-image.created_ns, image.id)))
 
     # --- naming ---
@@ -237,15 +244,24 @@ class Images:
         return name
 
     def remove(self, image_id: str) -> Removed:
-        """Forget the image under all its names, then delete the blobs and snapshots only it needed."""
-        image = self.get(image_id)
-        mine = {image.id, *chain.ids(image.config.diff_ids)}
-        for row in self._db.query("SELECT manifest_digest FROM images WHERE id = ?", (image.id,)):
-            found, _ = self._load(row["manifest_digest"])
-            mine.update((row["manifest_digest"], *(layer.digest for layer in found.layers)))
+        """Forget the image under all its names, then delete the blobs and snapshots only it needed.
+
+        `image_id` is the whole id. A damaged image can be removed too; a later sweep finds what could not be
+        read.
+        """
+        rows = self._db.query("SELECT manifest_digest FROM images WHERE id = ?", (image_id,))
+        if not rows:
+            raise errors.NotFound(f"no such image: {image_id[:300]}")
+        names = self._names(image_id)
+        mine = {image_id}
+        for row in rows:
+            mine.add(row["manifest_digest"])
+            with contextlib.suppress(errors.Internal, errors.NotFound):
+                found, conf = self._load(row["manifest_digest"])
+                mine.update(chain.ids(conf.diff_ids), (layer.digest for layer in found.layers))
             self.forget(row["manifest_digest"])
         deleted, reclaimed = self._sweep(mine)
-        return Removed(image.references, deleted, reclaimed)
+        return Removed(names, deleted, reclaimed)
 
     def forget(self, manifest_digest: str) -> None:
         """Take a manifest and its names out of the records; blobs and snapshots wait for a sweep."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +19,7 @@ from lading.base import errors
 from lading.image.layer import header as headers
 from lading.image.layer import reader, whiteout
 from lading.image.layer.header import Header
+from lading.image.layer.parents import Base, Parents
 from lading.linux import files
 
 Whiteouts = Literal["overlay", "delete", "plain"]
@@ -28,7 +28,6 @@ no meaning."""
 
 _DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_OPEN_PARENTS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ class Options:
     devices: bool = False
     xattrs: bool = True
     limits: reader.Limits = reader.DEFAULT
-    base: Callable[[], int] | None = None
+    base: Base | None = None
     """Gives a descriptor of the tree below an upper directory, for members whose parents are only there."""
 
 
@@ -99,20 +98,15 @@ class _Applier:
         self._root = root
         self._stream = stream
         self._options = options
-        self._parents: dict[bytes, int] = {}
         self._times: dict[bytes, int] = {}
         self._made: set[bytes] = set()  # for opaque marks in a full tree: what this archive itself put there
         self._chown = options.keep_owner and os.geteuid() == 0
         self._owner = options.owner
+        self._parents = Parents(root, options.base, self._times, chown=self._chown)
         self._tracking = options.whiteouts == "delete"
 
     def close(self) -> None:
-        self._forget()
-
-    def _forget(self) -> None:
-        for fd in self._parents.values():
-            os.close(fd)
-        self._parents.clear()
+        self._parents.close()
 
     def member(self, header: Header) -> None:
         parts = components(header.name)
@@ -124,8 +118,6 @@ class _Applier:
         base = parts.pop()
         directory = b"/".join(parts)
         parent = self._parents.get(directory)
-        if parent is None:
-            parent = self._parent(directory)
         if self._options.whiteouts != "plain" and base.startswith(whiteout.PREFIX):
             self._whiteout(parent, directory, base)
             return
@@ -144,93 +136,13 @@ class _Applier:
         else:
             self._node(parent, base, header)
 
-    # --- where a member lands ---
-
-    def _parent(self, directory: bytes) -> int:
-        """A descriptor of the parent, made where missing; kept open, since siblings follow one another in
-        archives."""
-        try:
-            fd = files.open_in_root(self._root, directory or b".", os.O_RDONLY | os.O_DIRECTORY)
-        except FileNotFoundError:
-            fd = self._make_parents(directory)
-        except NotADirectoryError:
-            fd = self._make_parents(directory, replace=True)
-        if len(self._parents) >= _OPEN_PARENTS:
-            self._forget()
-        self._parents[directory] = fd
-        return fd
-
-    def _make_parents(self, directory: bytes, *, replace: bool = False) -> int:
-        """Make what is missing of a path the archive did not list, with the attributes the tree below gives
-        it."""
-        fd = os.dup(self._root)
-        try:
-            done: list[bytes] = []
-            for part in directory.split(b"/"):
-                done.append(part)
-                path = b"/".join(done)
-                try:
-                    below = files.open_in_root(self._root, path, os.O_RDONLY | os.O_DIRECTORY)
-                except (FileNotFoundError, NotADirectoryError) as error:
-                    if isinstance(error, NotADirectoryError) and not replace:
-                        raise
-                    self._clear(fd, part)
-                    below = self._adopt(fd, part, path)
-                os.close(fd)
-                fd = below
-        except BaseException:
-            os.close(fd)
-            raise
-        return fd
-
-    def _adopt(self, parent: int, part: bytes, path: bytes) -> int:
-        """Make one missing directory. Over a base tree it copies that directory's owner, mode and time."""
-        os.mkdir(part, 0o755, dir_fd=parent)
-        fd = os.open(part, _DIR, dir_fd=parent)
-        os.fchmod(fd, 0o755)
-        below = self._below(path)
-        if below is not None:
-            try:
-                st = os.fstat(below)
-                files.copy_attributes(below, fd, st, chown=self._chown)
-                self._times[path] = st.st_mtime_ns
-            finally:
-                os.close(below)
-        return fd
-
-    def _below(self, path: bytes) -> int | None:
-        if self._options.base is None:
-            return None
-        try:
-            return files.open_in_root(self._options.base(), path, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError:
-            return None
-
-    def _clear(self, parent: int, base: bytes) -> None:
-        """Remove whatever has the name, a directory with all that is in it."""
-        try:
-            os.unlink(base, dir_fd=parent)
-        except FileNotFoundError:
-            return
-        except IsADirectoryError:
-            files.remove_tree(parent, base)
-        # A cached parent may have been inside, or may have been reached through the symlink that went away.
-        self._forget_below(parent)
-
-    def _forget_below(self, keep: int) -> None:
-        """Close the cached parents except `keep`, which is in use."""
-        for directory, fd in list(self._parents.items()):
-            if fd != keep:
-                os.close(fd)
-                del self._parents[directory]
-
     # --- members by type ---
 
     def _file(self, parent: int, base: bytes, header: Header) -> None:
         try:
             fd = os.open(base, _NEW, header.mode & 0o777, dir_fd=parent)
         except FileExistsError:
-            self._clear(parent, base)
+            self._parents.clear(parent, base)
             fd = os.open(base, _NEW, header.mode & 0o777, dir_fd=parent)
         try:
             self._stream.copy_to(fd)
@@ -244,7 +156,7 @@ class _Applier:
             os.mkdir(base, 0o700, dir_fd=parent)
         except FileExistsError:
             if not _is_dir(parent, base):
-                self._clear(parent, base)
+                self._parents.clear(parent, base)
                 os.mkdir(base, 0o700, dir_fd=parent)
         fd = os.open(base, _DIR, dir_fd=parent)
         try:
@@ -259,7 +171,7 @@ class _Applier:
         try:
             os.symlink(header.linkname, base, dir_fd=parent)
         except FileExistsError:
-            self._clear(parent, base)
+            self._parents.clear(parent, base)
             os.symlink(header.linkname, base, dir_fd=parent)
         self._bare_attributes(parent, base, header)
 
@@ -270,12 +182,12 @@ class _Applier:
             raise errors.Invalid(f"archive member {os.fsdecode(header.name)[:200]!r} links to nothing")
         target = parts.pop()
         directory = b"/".join(parts)
-        other = self._parent_for_link(directory)
+        other = self._parents.existing(directory)
         try:
             try:
                 st = os.stat(target, dir_fd=other, follow_symlinks=False)
             except FileNotFoundError:
-                self._copy_up(other, target, b"/".join([*parts, target]))
+                self._parents.copy_up(other, target, b"/".join([*parts, target]))
                 st = os.stat(target, dir_fd=other, follow_symlinks=False)
             if stat.S_ISDIR(st.st_mode):
                 raise errors.Invalid(
@@ -285,37 +197,10 @@ class _Applier:
             if here is not None and (here.st_dev, here.st_ino) == (st.st_dev, st.st_ino):
                 return
             if here is not None:
-                self._clear(parent, base)
+                self._parents.clear(parent, base)
             os.link(target, base, src_dir_fd=other, dst_dir_fd=parent, follow_symlinks=False)
         finally:
             os.close(other)
-
-    def _parent_for_link(self, directory: bytes) -> int:
-        try:
-            return files.open_in_root(self._root, directory or b".", os.O_RDONLY | os.O_DIRECTORY)
-        except FileNotFoundError:
-            if self._options.base is None:
-                raise
-            return self._make_parents(directory)
-
-    def _copy_up(self, parent: int, base: bytes, path: bytes) -> None:
-        """Bring a regular file of the base tree into the upper directory, so that it can be linked to."""
-        if self._options.base is None:
-            raise FileNotFoundError(errno.ENOENT, "the link's target does not exist", path)
-        source = files.open_in_root(self._options.base(), path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        try:
-            st = os.fstat(source)
-            if not stat.S_ISREG(st.st_mode):
-                raise FileNotFoundError(errno.ENOENT, "the link's target is no regular file", path)
-            copy = os.open(base, _NEW, 0o600, dir_fd=parent)
-            try:
-                files.copy_data(source, copy)
-                files.copy_attributes(source, copy, st, chown=self._chown)
-                os.utime(copy, ns=(st.st_atime_ns, st.st_mtime_ns))
-            finally:
-                os.close(copy)
-        finally:
-            os.close(source)
 
     def _node(self, parent: int, base: bytes, header: Header) -> None:
         kinds = {
@@ -335,7 +220,7 @@ class _Applier:
                 raise errors.Invalid(
                     f"archive member {os.fsdecode(header.name)[:200]!r} is a raw overlayfs whiteout"
                 )
-        self._clear(parent, base)
+        self._parents.clear(parent, base)
         os.mknod(base, kind | (header.mode & 0o7777), os.makedev(header.major, header.minor), dir_fd=parent)
         self._bare_attributes(parent, base, header)
         os.chmod(base, header.mode, dir_fd=parent)  # mknod(2) obeys the umask; a fresh node is no symlink
@@ -352,7 +237,7 @@ class _Applier:
         name = base[len(whiteout.PREFIX) :]
         if name in (b"", b".", b".."):
             raise errors.Invalid(f"archive holds the senseless whiteout {os.fsdecode(base)!r}")
-        self._clear(parent, name)
+        self._parents.clear(parent, name)
         if self._options.whiteouts == "overlay":
             os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent)
 
@@ -364,7 +249,7 @@ class _Applier:
             raw = os.fsencode(name)
             path = prefix + raw
             if path not in self._made and not any(made.startswith(path + b"/") for made in self._made):
-                self._clear(parent, raw)
+                self._parents.clear(parent, raw)
 
     # --- attributes ---
 
@@ -401,7 +286,7 @@ class _Applier:
 
     def finish(self) -> None:
         """Set the times of directories, which making things in them has changed."""
-        self._forget()
+        self._parents.close()
         for path, ns in self._times.items():
             try:
                 fd = files.open_in_root(self._root, path or b".", _DIR)
