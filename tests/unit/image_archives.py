@@ -63,7 +63,8 @@ def pack(root: Path, *, overlay: bool = False, latest_ns: int | None = None) -> 
 
 
 def listing(root: Path) -> dict[str, tuple[object, ...]]:
-    """Everything below `root` that an archive carries: type, mode, owner, time in seconds, content, attributes."""
+    """Everything below `root` that an archive carries: type, mode, owner, time in seconds, content,
+    attributes."""
     found: dict[str, tuple[object, ...]] = {}
     first: dict[tuple[int, int], str] = {}
     for path in sorted(root.rglob("*")):
@@ -78,6 +79,18 @@ def listing(root: Path) -> dict[str, tuple[object, ...]]:
         elif stat.S_ISCHR(kind) or stat.S_ISBLK(kind):
             content = st.st_rdev
         link = first.setdefault((st.st_dev, st.st_ino), name) if not stat.S_ISDIR(kind) else name
-        attributes = {key: os.getxattr(path, key, follow_symlinks=False) for key in os.listxattr(path, follow_symlinks=False)}
-        found[name] = (kind, stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid, int(st.st_mtime), content, link, attributes)
+        attributes = {
+            key: os.getxattr(path, key, follow_symlinks=False)
+            for key in os.listxattr(path, follow_symlinks=False)
+        }
+        found[name] = (
+            kind,
+            stat.S_IMODE(st.st_mode),
+            st.st_uid,
+            st.st_gid,
+            int(st.st_mtime),
+            content,
+            link,
+            attributes,
+        )
     return found
