@@ -49,7 +49,7 @@ CONTAINERS = [
             {"Type": "volume", "Name": "v" * 64, "Driver": "local"},
             {"Type": "bind", "Source": "/srv/data"},
         ],
-        "NetworkSettings": {"Networks": {"bridge": {}, "extra": {}}},
+        "NetworkSettings": {"Networks": {"bridge": {}}},
     },
     {
         "Id": C2,

@@ -325,3 +325,37 @@ def listener_port(_closed: socket.socket) -> int:
 
 def test_a_socket_one_may_not_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     assert isinstance(endpoint._refused(PermissionError(13, "Permission denied"), "unix:///x"), Denied)
+
+
+def test_a_daemon_that_ends_before_it_reads_the_request_is_asked_again(tmp_path: Any) -> None:
+    """What an idle exit does to a connection that waits to be accepted."""
+    path = str(tmp_path / "s")
+    served: list[socket.socket] = []
+
+    def dial() -> Any:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(path)
+        listener.listen()
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(path)
+        if not served:
+            threading.Timer(0.1, listener.close).start()  # never accepted
+            served.append(listener)
+        else:
+            peer, _ = listener.accept()
+            served.append(peer)
+            threading.Thread(
+                target=lambda: (peer.recv(65536), answer(peer, 200, "second")), daemon=True
+            ).start()
+            listener.close()
+        (tmp_path / "s").unlink()
+        return sock
+
+    for ask in (
+        lambda client: client.call("POST", "/x", None, {}),
+        lambda client: json.loads(client.open("GET", "/x").read()),
+    ):
+        served.clear()
+        assert ask(api.Client(dial)) == "second"
+        assert len(served) == 2
+        served[1].close()

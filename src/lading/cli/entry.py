@@ -54,7 +54,7 @@ def run(argv: Sequence[str], context: Context) -> int:
         context.out.flush()
         return 0
     except UsageError as error:
-        where = f"lading {error.verb} --help" if error.verb else "lading --help"
+        where = f"lading {error.verb or context.verb}".strip() + " --help"
         context.complain(f"{error}\n\nRun '{where}' for more information.")
         return error.code
     except LadingError as error:

@@ -29,28 +29,31 @@ def _stats(context: Context, flags: Flags) -> int:
     live = not once and form in ("", "table") and context.out.is_terminal()
     before: dict[str, Item] = {}
     failed = False
-    while True:
-        names = flags.args or _running(context, flags.on("all"))
-        rows = []
-        for name in names:
+    while not failed:
+        samples: dict[str, Item] = {}
+        for name in flags.args or _running(context, flags.on("all")):
             try:
-                sample = _sample(context, name, once)
+                samples[name] = _sample(context, name)
             except LadingError as error:
-                if flags.args:
+                if flags.args:  # a container that ended while it was listed is no failure
                     context.complain(str(error))
                     failed = True
-                continue
-            rows.append(measure(sample, before.get(name)))
-            before[name] = sample
-        if failed and flags.args and not rows:
-            return 1
+        if once and not before and samples:
+            before = samples  # a percentage needs two moments
+            time.sleep(_PAUSE)
+            continue
         if live:
             context.out.write("\x1b[H\x1b[J")
-        listing.show(context, rows, form)
+        if samples or not failed:
+            listing.show(
+                context, [measure(sample, before.get(name)) for name, sample in samples.items()], form
+            )
         context.out.flush()
-        if once or failed:
-            return 1 if failed else 0
+        if once:
+            break
+        before = samples
         time.sleep(_PAUSE)
+    return 1 if failed else 0
 
 
 def _running(context: Context, everything: bool) -> list[str]:
@@ -58,10 +61,10 @@ def _running(context: Context, everything: bool) -> list[str]:
     return [item["Id"] for item in found]
 
 
-def _sample(context: Context, name: str, once: bool) -> Item:
-    """One sample; `precpu_stats` is only asked for where no earlier sample can serve."""
-    query = {"stream": 0, "one-shot": 0 if once else 1}
-    sample: Item = context.client.call("GET", f"/containers/{path_name(name)}/stats", query)
+def _sample(context: Context, name: str) -> Item:
+    sample: Item = context.client.call(
+        "GET", f"/containers/{path_name(name)}/stats", {"stream": 0, "one-shot": 1}
+    )
     return sample
 
 

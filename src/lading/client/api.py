@@ -47,11 +47,12 @@ class Hijacked:
 class Client:
     """Talks to one daemon. `dial` gives a new connected socket each time."""
 
-    __slots__ = ("_kept", "dial")
+    __slots__ = ("_kept", "_used", "dial")
 
     def __init__(self, dial: Callable[[], Socket]) -> None:
         self.dial = dial
         self._kept: Connection | None = None
+        self._used = False  # an exchange has succeeded on the kept connection
 
     def close(self) -> None:
         if self._kept is not None:
@@ -60,14 +61,15 @@ class Client:
 
     def call(self, method: str, path: str, query: dict[str, Any] | None = None, body: Any = None) -> Any:
         """One short request on the kept connection; its JSON decoded, None when the answer is empty."""
-        kept = self._kept is not None
-        response = self._exchange(method, target(path, query), body)
-        if response is None:  # the server had closed the idle connection
-            if not kept:
-                raise Broken("the connection was closed before it answered")
-            response = self._exchange(method, target(path, query), body)
-            if response is None:
-                raise Broken("the connection was closed before it answered")
+        address = target(path, query)
+        try:
+            response = self._exchange(method, address, body)
+        except Broken as error:
+            # An idle connection that the server had closed, or a daemon that ended before it looked at the request.
+            if not error.early or not (self._used or error.unread):
+                raise
+            response = self._exchange(method, address, body)
+        self._used = True
         data = _checked(response).read()
         if response.connection.busy:
             self.close()
@@ -78,20 +80,36 @@ class Client:
         except ValueError as error:
             raise Broken(f"{method} {path}: {error}") from None
 
-    def _exchange(self, method: str, address: str, body: Any) -> Response | None:
-        """None when the kept connection turned out to be closed before a byte was answered."""
-        peer = self._kept = self._kept or Connection(self.dial())
+    def _exchange(self, method: str, address: str, body: Any) -> Response:
+        if self._kept is None:
+            self._kept, self._used = Connection(self.dial()), False
         try:
             if body is None:
-                peer.send(method, address)
+                self._kept.send(method, address)
             else:
-                peer.send(method, address, dumps(body).encode(), JSON)
-            return peer.receive(method)
-        except Broken as error:
+                self._kept.send(method, address, dumps(body).encode(), JSON)
+            return self._kept.receive(method)
+        except Broken:
+            used = self._used
             self.close()
-            if error.early:
-                return None
+            self._used = used
             raise
+
+    def _begin(
+        self, method: str, address: str, body: bytes | Iterable[bytes] | None, headers: dict[str, str] | None
+    ) -> Response:
+        """A request on a connection of its own; once more when the daemon ended before it read a byte of it."""
+        again = body is None or isinstance(body, bytes)
+        while True:
+            peer = Connection(self.dial())
+            try:
+                peer.send(method, address, body, headers)
+                return _checked(peer.receive(method))
+            except BaseException as error:
+                peer.close()
+                if not (again and isinstance(error, Broken) and error.unread):
+                    raise
+            again = False
 
     def open(
         self,
@@ -102,13 +120,7 @@ class Client:
         headers: dict[str, str] | None = None,
     ) -> Response:
         """A request on a connection of its own whose answer's body the caller reads; close `.connection` afterwards."""
-        peer = Connection(self.dial())
-        try:
-            peer.send(method, target(path, query), body, headers)
-            return _checked(peer.receive(method))
-        except BaseException:
-            peer.close()
-            raise
+        return self._begin(method, target(path, query), body, headers)
 
     def lines(
         self,
@@ -129,13 +141,9 @@ class Client:
         self, method: str, path: str, query: dict[str, Any] | None = None, body: Any = None
     ) -> Hijacked:
         """Turn a fresh connection into a raw stream (attach, exec start): 101, or 200 without a length from old servers."""
-        peer = Connection(self.dial())
-        try:
-            peer.send(method, target(path, query), b"" if body is None else dumps(body).encode(), UPGRADE)
-            response = _checked(peer.receive(method))
-        except BaseException:
-            peer.close()
-            raise
+        data = b"" if body is None else dumps(body).encode()
+        response = self._begin(method, target(path, query), data, UPGRADE)
+        peer = response.connection
         kind = response.headers.get("content-type", "")
         framed = True if "multiplexed" in kind else None
         return Hijacked(peer.sock, peer.buffer, framed)

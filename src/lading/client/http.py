@@ -29,28 +29,32 @@ CHUNK = 64 << 10
 
 
 class Broken(Unavailable):
-    """The peer closed or garbled the connection. `early` says that no byte of a response had come."""
+    """The peer closed or garbled the connection.
 
-    def __init__(self, why: str, early: bool = False) -> None:
+    `early` says that no byte of a response had come, `unread` that the peer had not even read the request: the kernel
+    resets a unix connection that is closed with data unread, or before it was accepted (unix_release_sock).
+    """
+
+    def __init__(self, why: str, early: bool = False, unread: bool = False) -> None:
         super().__init__(
             "the daemon's answer broke off",
             why=why,
             hint="Its log tells more; `lading info` names the socket.",
         )
         self.early = early
+        self.unread = unread
 
 
 class Connection:
     """One connection; requests go out and responses come in, strictly one after the other."""
 
-    __slots__ = ("buffer", "busy", "sock")
+    __slots__ = ("buffer", "busy", "reset", "sock")
 
     def __init__(self, sock: Socket) -> None:
         self.sock = sock
         self.buffer = b""
-        self.busy = (
-            False  # a response whose body is not read to its end keeps the connection from being reused
-        )
+        self.reset = False  # the peer closed without reading all that was sent
+        self.busy = False  # a body that is not read to its end keeps the connection from being used again
 
     def close(self) -> None:
         self.sock.close()
@@ -81,7 +85,7 @@ class Connection:
         except (BrokenPipeError, ConnectionResetError):
             # The server may answer (an error, most often) and close before it has read the whole body; where there is
             # no answer, `receive` tells.
-            return
+            self.reset = True
 
     def receive(self, method: str = "GET") -> Response:
         """Read one response's head; its body is read through the Response. Interim 1xx answers but 101 are passed over."""
@@ -94,9 +98,9 @@ class Connection:
         try:
             data = self.sock.recv(CHUNK)
         except ConnectionResetError:
-            data = b""
+            data, self.reset = b"", True
         if not data:
-            raise Broken("the connection was closed", early)
+            raise Broken("the connection was closed", early, early and self.reset)
         self.buffer += data
 
     def _head(self) -> tuple[int, str, dict[str, str]]:

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 _WHITESPACE = " \t\r\n"
 
 
+def _refuse(name: str) -> float:
+    """NaN and the infinities: Python's scanner knows them, JSON does not."""
+    raise ValueError(f"{name} is not a JSON text")
+
+
 class _Strict:
     """What `_json.make_scanner` asks of its context (json/scanner.py): plain numbers, plain dicts, strict strings."""
 
@@ -21,7 +26,7 @@ class _Strict:
     object_pairs_hook = None
     parse_float = float
     parse_int = int
-    parse_constant = float
+    parse_constant = _refuse
 
 
 try:
@@ -40,7 +45,7 @@ def loads(data: bytes) -> Any:
     """The value of one JSON text; ValueError when it is not one."""
     text = data.decode("utf-8", "replace").strip(_WHITESPACE)
     if _scan is None:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_refuse)
     try:
         value, end = _scan(text, 0)
     except StopIteration:
@@ -62,13 +67,13 @@ def dumps(value: Any) -> str:
         return "false"
     if isinstance(value, str):
         return str(_quote(value))
-    if isinstance(value, int | float):
+    if isinstance(value, int) or (isinstance(value, float) and value - value == 0):  # a finite one
         return repr(value)
     if isinstance(value, dict):
         return "{" + ",".join([f"{_quote(str(k))}:{dumps(v)}" for k, v in value.items()]) + "}"
     if isinstance(value, list | tuple):
         return "[" + ",".join([dumps(v) for v in value]) + "]"
-    raise TypeError(f"no JSON for {type(value).__name__}")
+    raise TypeError(f"no JSON for {value!r:.80}")
 
 
 _SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
