@@ -65,6 +65,21 @@ def test_an_unknown_name_says_what_can_be_made_and_what_was_meant() -> None:
 
 
 @pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("pyton", "python:"),
+        ("python:3.11-slm", "python:3.11-slim"),
+        ("debian:bookwrm", "debian:bookworm"),
+        ("zzz", ""),
+    ],
+)
+def test_the_guess_is_a_near_repository_first(written: str, meant: str) -> None:
+    with pytest.raises(errors.NotFound) as caught:
+        recipes.recipe(written)
+    assert (f"Did you mean {meant}" in str(caught.value)) is bool(meant)
+
+
+@pytest.mark.parametrize(
     "written",
     ["", "UPPER", "a b", "python:3.11-slim; rm -rf /", "$(id)", "python@sha256:" + "0" * 64, "x" * 400],
 )

@@ -88,10 +88,17 @@ def recipe(reference: str) -> Recipe:
     found = _RECIPES.get(name)
     if found is not None:
         return found
-    close = difflib.get_close_matches(name, _RECIPES, n=1)
-    guess = f"Did you mean {close[0]}? " if close else ""
+    guess = f"Did you mean {meant}? " if (meant := _closest(name)) else ""
     raise errors.NotFound(
         f"there is no recipe for {name!r}",
         why=f"{guess}lading can make {', '.join(_RECIPES)} from signed Debian packages.",
         hint="Pull or load any other image.",
     )
+
+
+def _closest(name: str) -> str:
+    """The known name most like `name`, "" when none is: a near repository first, then the nearest of its tags."""
+    repository, _, tag = name.partition(":")
+    near = difflib.get_close_matches(repository, {known.partition(":")[0] for known in _RECIPES}, n=1)
+    tags = [known.partition(":")[2] for known in _RECIPES if near and known.startswith(f"{near[0]}:")]
+    return f"{near[0]}:{(difflib.get_close_matches(tag, tags, n=1, cutoff=0.0) or tags)[0]}" if near else ""
