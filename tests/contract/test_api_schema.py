@@ -15,7 +15,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "unit"))
 from api_fake import FakeEngine, Network, Stored, Volume
 
 from lading.api import parse
-from lading.api.render import containers, events, images, networks, volumes
+from lading.api.render import containers, events, images, networks, usage, volumes
 from lading.engine.model import (
     Config,
     ContainerView,
@@ -244,6 +244,13 @@ def test_volume_and_network(spec: dict[str, Any]) -> None:
 def test_event(spec: dict[str, Any], version: int) -> None:
     value = Event("container", "start", "a" * 64, {"image": "b"}, 1767323045_000000001)
     check(spec, "EventMessage", events.event(value, version))
+
+
+def test_build_cache_record(spec: dict[str, Any], tmp_path: pathlib.Path) -> None:
+    (row,) = FakeEngine(str(tmp_path)).builder.usage()
+    found = usage.cache_record(row)
+    check(spec, "BuildCache", found)
+    assert set(found) <= known(spec, "BuildCache")
 
 
 def test_the_fake_engine_keeps_the_protocol(tmp_path: pathlib.Path) -> None:

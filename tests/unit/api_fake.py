@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 from lading.base import clock, ids
 from lading.base.errors import Conflict, Invalid, NotFound, Unavailable
+from lading.build.cache import Usage
 from lading.build.progress import Finished, Log, Notice, Vertex
 from lading.build.request import BuildRequest
 from lading.engine.model import (
@@ -322,8 +323,8 @@ class Containers:
         self.calls.append(("commit", ref, repo, tag, comment, author, tuple(changes), pause))
         return BUSYBOX
 
-    def update(self, ref: str, resources: Resources, restart: Restart | None) -> list[str]:
-        self.calls.append(("update", resources, restart))
+    def update(self, ref: str, limits: Resources, policy: Restart | None) -> list[str]:
+        self.calls.append(("update", limits, policy))
         return []
 
     def prune(self, filters: Mapping[str, tuple[str, ...]]) -> tuple[list[str], int]:
@@ -583,8 +584,16 @@ class Builder:
         progress(Finished(BUSYBOX, ("docker.io/library/q:1",)))
         return BUSYBOX
 
-    def prune(self, filters: Mapping[str, tuple[str, ...]]) -> tuple[list[str], int]:
+    def prune(
+        self, filters: Mapping[str, tuple[str, ...]], *, everything: bool = False, keep_bytes: int = 0
+    ) -> tuple[list[str], int]:
+        self.pruned = (filters, everything, keep_bytes)
         return ["k1"], 5
+
+    def usage(self) -> list[Usage]:
+        return [
+            Usage("k1", "regular", "RUN x", 7, 1767323045_000000000, 1767323046_000000000, 2, False, False)
+        ]
 
 
 class Events:
@@ -612,7 +621,9 @@ class System:
         }
 
     def disk_usage(self) -> dict[str, Any]:
-        return {"LayersSize": 0, "Images": [], "Containers": [], "Volumes": [], "BuildCache": []}
+        images = [{"Size": 10, "Containers": 1}, {"Size": 5, "Containers": 0}]
+        volumes = [{"Name": "v", "UsageData": {"Size": 3, "RefCount": 0}}]
+        return {"LayersSize": 15, "Images": images, "Containers": [], "Volumes": volumes, "BuildCache": []}
 
 
 class FakeEngine:

@@ -633,7 +633,9 @@ def test_a_build_is_cancelled_when_its_client_goes(world: World) -> None:
 
 
 def test_build_prune(world: World) -> None:
-    assert world.call("POST", "/build/prune")[1] == {"CachesDeleted": ["k1"], "SpaceReclaimed": 5}
+    target = "/build/prune?all=1&keep-storage=9&filters=" + '{"until":["1h"]}'
+    assert world.call("POST", target)[1] == {"CachesDeleted": ["k1"], "SpaceReclaimed": 5}
+    assert world.engine.builder.pruned == ({"until": ("1h",)}, True, 9)
 
 
 # Volumes, networks, system
@@ -701,7 +703,21 @@ def test_version_and_info(world: World) -> None:
     assert (found["ApiVersion"], found["MinAPIVersion"]) == ("1.54", "1.24")
     assert found["Components"][0]["Details"]["ApiVersion"] == "1.54"
     assert world.call("GET", "/info")[1]["Socket"] == "/s"
-    assert world.call("GET", "/system/df")[1]["LayersSize"] == 0
+
+
+def test_disk_usage(world: World) -> None:
+    ref = world.container("sleep")
+    found = world.call("GET", "/v1.51/system/df")[1]
+    assert (found["LayersSize"], "ImageUsage" in found) == (15, False)
+    assert [row["Id"] for row in found["Containers"]] == [ref]
+    assert found["BuildCache"][0]["CreatedAt"] == "2026-01-02T03:04:05Z"
+    found = world.call("GET", "/v1.52/system/df")[1]
+    assert found["ImageUsage"] == {"ActiveCount": 1, "TotalCount": 2, "Reclaimable": 5, "TotalSize": 15}
+    assert found["VolumeUsage"]["Reclaimable"] == 3
+    assert found["BuildCacheUsage"]["TotalSize"] == 7
+    found = world.call("GET", "/v1.52/system/df?type=container&verbose=1")[1]
+    assert found["ContainerUsage"]["Items"] == found["Containers"]
+    assert (found["Images"], "ImageUsage" in found) == (None, False)
 
 
 def test_bootstrap(world: World) -> None:

@@ -171,7 +171,8 @@ class _Report:
 
 
 def prune(engine: Engine, x: Exchange) -> None:
-    deleted, reclaimed = engine.builder.prune(x.filters())
+    keep = x.integer("reserved-space") or x.integer("keep-storage")
+    deleted, reclaimed = engine.builder.prune(x.filters(), everything=x.flag("all"), keep_bytes=keep)
     x.json({"CachesDeleted": list(deleted) or None, "SpaceReclaimed": reclaimed})
 
 

@@ -94,8 +94,8 @@ def rename(engine: Engine, x: Exchange) -> None:
 def update(engine: Engine, x: Exchange) -> None:
     fields = Fields(x.json_body())
     policy = parse.restart(fields) if fields.object("RestartPolicy").text("Name") else None
-    engine.containers.update(x.params["id"], parse.resources(fields), policy)
-    x.json({"Warnings": []})
+    warnings = engine.containers.update(x.params["id"], parse.resources(fields), policy)
+    x.json({"Warnings": list(warnings)})
 
 
 def remove(engine: Engine, x: Exchange) -> None:

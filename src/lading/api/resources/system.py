@@ -7,7 +7,7 @@ import threading
 from lading.api.exchange import API_VERSION, MIN_VERSION, Exchange
 from lading.api.fields import Fields
 from lading.api.ports import Engine
-from lading.api.render import containers
+from lading.api.render import containers, usage
 from lading.api.render import events as render
 from lading.api.resources.streams import moment
 from lading.api.router import Route
@@ -60,7 +60,11 @@ def events(engine: Engine, x: Exchange) -> None:
         raise Invalid("`since` is later than `until`")
     stop = threading.Event()
     found = engine.events.subscribe(since, until, x.filters(), stop)
-    out = x.stream("application/x-ndjson" if x.version >= 52 else "application/json")
+    kind = "application/json"
+    if x.version >= 52:  # since then the client says which of the line formats it wants
+        wanted = x.headers.get(b"accept", b"")
+        kind = "application/x-ndjson" if b"application/x-ndjson" in wanted else "application/jsonl"
+    out = x.stream(kind)
     out.start()
     with x.hangups.watch(x.connection.sock, stop.set):
         for event in found:
@@ -71,15 +75,14 @@ def events(engine: Engine, x: Exchange) -> None:
 
 def disk_usage(engine: Engine, x: Exchange) -> None:
     """The engine measures; containers are shown as `ps` shows them."""
-    kinds = frozenset(x.texts("type"))
-    found = engine.system.disk_usage()
     views = engine.containers.list(True, 0, {}, True)
     now = clock.now_ns()
-    found["Containers"] = [containers.summary(view, now) for view in views]
-    for kind, name in (("image", "Images"), ("container", "Containers"), ("volume", "Volumes")):
-        if kinds and kind not in kinds:
-            found[name] = None
-    x.json(found)
+    found = {
+        **engine.system.disk_usage(),
+        "Containers": [containers.summary(view, now) for view in views],
+        "BuildCache": [usage.cache_record(row) for row in engine.builder.usage()],
+    }
+    x.json(usage.disk_usage(found, frozenset(x.texts("type")), x.version, x.flag("verbose")))
 
 
 def bootstrap(engine: Engine, x: Exchange) -> None:
