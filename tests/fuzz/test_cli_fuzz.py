@@ -30,61 +30,11 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=8,
 )
-ACTIONS = st.sampled_from(
-    [
-        ".",
-        ".A",
-        ".A.B",
-        "$",
-        "$x",
-        ":=",
-        "|",
-        "(",
-        ")",
-        "if",
-        "else",
-        "end",
-        "range",
-        "with",
-        "and",
-        "or",
-        "not",
-        "eq",
-        "lt",
-        "len",
-        "index",
-        "slice",
-        "json",
-        "join",
-        "split",
-        "upper",
-        "printf",
-        "print",
-        "println",
-        "title",
-        "truncate",
-        "pad",
-        '"s"',
-        '"%d',
-        '%s"',
-        "0",
-        "1",
-        "-3",
-        "1.5",
-        "true",
-        "nil",
-        "break",
-        "continue",
-        ",",
-        "{{",
-        "}}",
-        "{{-",
-        "-}}",
-        "/*",
-        "*/",
-        "`",
-    ]
+WORDS = (
+    ". .A .A.B $ $x := | ( ) if else end range with and or not eq lt len index slice json join split upper printf",
+    'print println title truncate pad "s" "%d" 0 1 -3 1.5 true nil break continue , {{ }} {{- -}} /* */ `',
 )
+ACTIONS = st.sampled_from([word for line in WORDS for word in line.split()])
 
 
 @given(st.lists(ACTIONS | st.just(" "), max_size=14).map(" ".join) | st.text(max_size=30), VALUES)
@@ -148,12 +98,8 @@ def test_json(data: bytes) -> None:
         value = wire.loads(data)
     except ValueError:
         return
-    assert (
-        wire.loads(wire.dumps(value).encode()) == value
-        or value != value
-        or "NaN" in repr(value)
-        or b"N" in data
-    )
+    if "inf" not in repr(value):  # 1e999 is JSON, and no number that can be written again
+        assert wire.loads(wire.dumps(value).encode()) == value
 
 
 @given(st.lists(st.tuples(st.sampled_from([1, 2]), st.binary(max_size=20)), max_size=6), st.integers(1, 9))
