@@ -405,6 +405,7 @@ def test_offending_text_is_bounded_and_printable() -> None:
     [
         (b"FROM a\n" + b"#" * (4 << 20), "the file is longer than 4 MiB"),
         (b"FROM a\n" + b"\n" * 100_001, "the file has more than 100000 lines"),
+        (b"FROM a\n" * 1002, "the file has more than 1000 stages"),
     ],
 )
 def test_size_is_bounded(data: bytes, message: str) -> None:

@@ -41,6 +41,9 @@ class Contents:
 
     def of(self, tree: Tree, entries: list[Entry]) -> list[bytes]:
         """Digests of regular files of a tree that stays (a context on this host)."""
+        if len(self._known) > _KEPT:
+            with self._lock:
+                self._known.clear()  # the table still has them
         self._load(entries)
         out: list[bytes] = []
         fresh: list[tuple[int, int, int, int, int, bytes, int]] = []
@@ -88,10 +91,7 @@ class Contents:
                         self._known[(dev, row["ino"])] = (stamp, bytes(row["digest"]))
 
     def forget(self, keep: int = _KEPT) -> None:
-        """Bound the table and the memory: the longest unseen rows go."""
-        with self._lock:
-            if len(self._known) > keep:
-                self._known.clear()
+        """Bound the table: the longest unseen rows go."""
         with self._db.transaction() as cx:
             cx.execute(
                 "DELETE FROM build_files WHERE seen <"

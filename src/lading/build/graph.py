@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from lading.base.errors import LadingError, NotFound
+from lading.base.errors import Invalid, LadingError, NotFound
 from lading.build.dockerfile import Dockerfile, DockerfileError, Instruction, Stage, parse_trigger
 from lading.build.dockerfile import instructions as ins
 from lading.build.dockerfile.errors import Position, closest
@@ -19,6 +19,8 @@ from lading.image.descriptor import Platform, parse_platform
 from lading.store.images import Image
 
 SCRATCH = "scratch"
+MAX_STEPS = 10_000
+"""Far more than any image has layers or a person writes instructions."""
 
 
 @dataclass(frozen=True)
@@ -88,33 +90,37 @@ def plan(
     find: Callable[[str, Platform], Image],
 ) -> Graph:
     """The graph below stage `wanted`; base images are looked up now, so that their triggers are known."""
-    nodes: dict[int, Node] = {}
-    order: list[int] = []
+    needed = {wanted}
+    nodes: list[Node] = []
     many = len(dockerfile.stages) > 1
-
-    def visit(index: int) -> None:
-        if index in nodes:
-            return
+    # Stages refer to earlier ones only, so one pass from the end meets each after all that need it.
+    for index in range(wanted, -1, -1):
+        if index not in needed:
+            continue
         stage = dockerfile.stages[index]
         node = _node(dockerfile, stage, scope, default, find, many)
         if isinstance(node.base, int):
-            visit(node.base)
+            needed.add(node.base)
             node = _with_triggers(node, dockerfile.stages[node.base], dockerfile.escape)
         for one in node.instructions:
-            for name, position in sources(one):
-                needed = stage_index(dockerfile.stages, name, index)
-                if needed is not None:
-                    visit(needed)
-                elif name.lower() == stage.base.alias.lower() != "":
-                    raise DockerfileError(
-                        f"the stage {name} copies from itself", position, text=one.text, file=dockerfile.name
-                    )
-        nodes[index] = node
-        order.append(index)
+            needed.update(_stages_of(one, dockerfile, stage))
+        nodes.append(node)
+    total = sum(1 + len(node.instructions) for node in nodes)
+    if total > MAX_STEPS:
+        raise Invalid(f"{dockerfile.name} makes {total} steps", why=f"More than {MAX_STEPS} are not built.")
+    return Graph(tuple(reversed(nodes)), total)
 
-    visit(wanted)
-    ordered = tuple(nodes[index] for index in order)
-    return Graph(ordered, sum(1 + len(node.instructions) for node in ordered))
+
+def _stages_of(one: Instruction, dockerfile: Dockerfile, stage: Stage) -> Iterator[int]:
+    """The earlier stages that an instruction takes files from."""
+    for name, position in sources(one):
+        index = stage_index(dockerfile.stages, name, stage.index)
+        if index is not None:
+            yield index
+        elif name.lower() == stage.base.alias.lower() != "":
+            raise DockerfileError(
+                f"the stage {name} copies from itself", position, text=one.text, file=dockerfile.name
+            )
 
 
 def _node(

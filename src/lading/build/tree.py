@@ -77,12 +77,11 @@ class Tree:
         """A descriptor of a regular file or directory, never of what a symlink points to."""
         return files.open_in_root(self.root, entry.at or ".", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
 
-    def select(self, text: str, exclude: Ignore = ignore.NOTHING, pivot: bool = False) -> list[Source]:
+    def select(self, text: str, exclude: Ignore = ignore.NOTHING) -> list[Source]:
         """The sources that one argument names. NotFound when there is none, Invalid when it leads out of the
         tree.
-
-        `pivot` keeps a `/./` of the argument's path out of the clean path (`--parents` looks at it itself).
         """
+        self._count = 0
         clean = _clean(text, self.name)
         if not any(c in clean for c in _WILD):
             source = self._source(clean, exclude)

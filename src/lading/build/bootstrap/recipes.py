@@ -97,7 +97,9 @@ def recipe(reference: str) -> Recipe:
 
 
 def _closest(name: str) -> str:
-    """The known name most like `name`, "" when none is: a near repository first, then the nearest of its tags."""
+    """The known name most like `name`, "" when none is: a near repository first, then the nearest of its
+    tags.
+    """
     repository, _, tag = name.partition(":")
     near = difflib.get_close_matches(repository, {known.partition(":")[0] for known in _RECIPES}, n=1)
     tags = [known.partition(":")[2] for known in _RECIPES if near and known.startswith(f"{near[0]}:")]

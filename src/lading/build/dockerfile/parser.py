@@ -14,6 +14,7 @@ from lading.build.dockerfile.instructions import Dockerfile, Instruction, Stage
 from lading.build.dockerfile.lexer import Lexed, Line, decode, lex, raw_words
 from lading.build.dockerfile.words import Rest
 
+MAX_STAGES = 1000
 _NO_TRIGGER = ("ONBUILD", "FROM", "MAINTAINER")
 
 
@@ -51,6 +52,10 @@ def _assemble(lexed: Lexed, name: str) -> Dockerfile:
                     one.position,
                     text=one.text,
                     hint="Rename one.",
+                )
+            if len(stages) >= MAX_STAGES:
+                raise DockerfileError(
+                    f"the file has more than {MAX_STAGES} stages", one.position, text=one.text
                 )
             base, body = one, []
         elif base is not None:
