@@ -39,8 +39,8 @@ EVENTS = [
     ),
     vertex(1, "FROM python:3.11-slim", 0),
     vertex(1, "FROM python:3.11-slim", 0, 0.04, cached=True),
-    vertex(2, "COPY requirements.txt .", 0.1),
-    vertex(2, "COPY requirements.txt .", 0.1, 0.2),
+    vertex(2, "COPY requirements.txt .", 0.1, stage="1"),
+    vertex(2, "COPY requirements.txt .", 0.1, 0.2, stage="1"),
     vertex(3, "RUN pip install -r requirements.txt", 0.2),
     Log("v3", "stdout", b"Collecting sci", T + int(0.5 * S)),
     Log(
@@ -95,8 +95,6 @@ def drawn(events: list[Any], at: float, columns: int, rows: int, final: bool = F
         block.feed(to_json(event))
     lines = block.draw(T + int(at * S), T, columns, rows, final)
     assert all(len(line) <= columns for line in lines)
-    if final:
-        lines += block.failure()
     return lines
 
 

@@ -38,7 +38,8 @@ def renderer(context: Context, mode: str) -> Renderer:
 
 def step_name(vertex: dict[str, Any]) -> str:
     """`[2/7] WORKDIR /app`, with the stage's name where there are several."""
-    stage = f"{vertex['stage']} " if vertex.get("stage") else ""
+    stage = str(vertex.get("stage") or "")
+    stage = f"stage-{stage} " if stage.isdigit() else f"{stage} " if stage else ""
     return one_line(f"[{stage}{vertex.get('number', 0)}/{vertex.get('total', 0)}] {vertex.get('name', '')}")
 
 

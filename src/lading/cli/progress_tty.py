@@ -1,6 +1,6 @@
 """A build on a terminal: one block that is drawn over in place, and a static summary at the end.
 
-Owns the drawing. Lines are cut to the terminal, so that the cursor can find its way back; escape sequences in the
+Owns the drawing; what a failed step wrote last is in the error that follows. Lines are cut to the terminal, so that the cursor can find its way back; escape sequences in the
 steps' output are taken out for the same reason.
 """
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _PERIOD = 0.1
 _TAIL = 6
-_KEPT = 400
-"""Lines of a failed step's output that are shown again at the end."""
 
 
 class Block:
@@ -37,7 +35,6 @@ class Block:
         self.image = ""
         self.tags: list[str] = []
         self._lines: dict[tuple[str, str], Lines] = {}
-        self._partial: dict[str, str] = {}
 
     def feed(self, event: dict[str, Any]) -> None:
         if isinstance(vertex := event.get("vertex"), dict):
@@ -47,7 +44,7 @@ class Block:
             lines = self._lines.setdefault((key, str(log.get("stream", ""))), Lines()).feed(chunk(log))
             tail = self.tails.setdefault(key, [])
             tail += [clean(line) for line in lines]
-            del tail[:-_KEPT]
+            del tail[:-_TAIL]
         elif isinstance(notice := event.get("notice"), dict):
             mark = "warning: " if notice.get("kind") == "warning" else ""
             self.notices.append(mark + one_line(str(notice.get("text", ""))))
@@ -67,24 +64,13 @@ class Block:
             body.append(_step(vertex, now, columns))
             if not vertex.get("completed_ns"):
                 tail = self.tails.get(str(vertex.get("id", "")), [])
-                body += [_cut(f" => => # {line}", columns) for line in tail[-_TAIL:]]
+                body += [_cut(f" => => # {line}", columns) for line in tail]
         if final and self.image:
             body.append(_cut(f" => writing image {self.image}", columns))
             body += [_cut(f" => naming to {one_line(tag)}", columns) for tag in self.tags]
         if not final and len(body) > rows - 2:
             body = body[-(max(rows - 2, 1)) :]
         return [_cut(head, columns), *body]
-
-    def failure(self) -> list[str]:
-        """The failed step and its last output, which the block had no room for."""
-        out: list[str] = []
-        for key, vertex in self.vertices.items():
-            if vertex.get("error"):
-                for stream in ("stdout", "stderr"):
-                    rest = self._lines.pop((key, stream), Lines()).last()
-                    self.tails.setdefault(key, []).extend(clean(line) for line in rest)
-                out += ["------", f" > {step_name(vertex)}:", *self.tails.get(key, [])[-40:], "------"]
-        return out
 
 
 def clean(line: str) -> str:
@@ -135,8 +121,6 @@ class Live:
         self._ticker.join()
         with self._lock:
             self._draw(final=True)
-            for line in self._block.failure():
-                self._out.line(line)
             self._out.write("\x1b[?25h")
             self._out.flush()
 
