@@ -26,7 +26,8 @@ from lading.engine import stubs
 from lading.engine.engine import Engine
 from lading.engine.events import Events
 from lading.engine.executor import Executor
-from lading.engine.networks import DEFAULT_BRIDGE, Networks
+from lading.engine.joining import DEFAULT_BRIDGE
+from lading.engine.networks import Networks
 from lading.engine.publish import Publisher
 from lading.engine.rooms import Rooms
 from lading.engine.roster import Roster
@@ -229,8 +230,6 @@ def _add_builder(engine: Assembled, rooms: Rooms) -> None:
         engine.executor,
         caches=f"{rooms.paths.root}/caches",
     )
-
-    engine.system.build_cache = engine.builder.usage
 
     def make_base(name: str, progress: Callable[[str], None]) -> str:
         from lading.build.bootstrap import bootstrap

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Protocol
 from lading.base.errors import Cancelled, Invalid, LadingError
 from lading.base.ids import new_id
 from lading.engine import compose, devices, etcfiles, resources, spec, stubs
+from lading.engine.joining import Joined
 from lading.engine.model import Endpoint, HostConfig, Mount, Resources, Ulimit
-from lading.engine.networks import Joined
 from lading.runtime.model import Attachment, Exit, Launch
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from lading.base import clock
 from lading.base.errors import Conflict, Invalid, LadingError
 from lading.engine import binds, compose, etcfiles, restart, spec, stubs
 from lading.engine.health import Probe, wants_probe
+from lading.engine.joining import Joined, wanted_networks
 from lading.engine.model import Endpoint
-from lading.engine.networks import Joined, wanted_networks
 from lading.engine.publish import Reserved, wanted
 from lading.engine.record import History, Record
 from lading.engine.roster import Entry, Finished

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import socket
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import lading
 from lading.base import clock
@@ -18,38 +17,12 @@ if TYPE_CHECKING:
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
-class CacheRow(Protocol):
-    """One entry of the build cache."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def description(self) -> str: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def created_ns(self) -> int: ...
-    @property
-    def used_ns(self) -> int: ...
-    @property
-    def uses(self) -> int: ...
-    @property
-    def in_use(self) -> bool: ...
-    @property
-    def shared(self) -> bool: ...
-
-
 class System:
     """Facts for /info, /version and /system/df."""
 
     def __init__(self, rooms: Rooms, *, warnings: tuple[str, ...] = ()) -> None:
         self._rooms = rooms
         self._warnings = warnings
-        self.build_cache: Callable[[], Sequence[CacheRow]] = (
-            lambda: ()
-        )  # assemble.py: the builder's own answer
 
     def version(self) -> dict[str, Any]:
         """Docker's SystemVersion; the API room adds the versions it speaks."""
@@ -144,7 +117,7 @@ class System:
         }
 
     def disk_usage(self) -> dict[str, Any]:
-        """What takes disk space, by kind; the API room renders the lists from the same values."""
+        """What images and volumes take on disk; containers and the build cache are told by their own verbs."""
         rooms = self._rooms
         used = rooms.volumes.used()
         images = rooms.images.list()
@@ -168,7 +141,6 @@ class System:
                 }
                 for image in images
             ],
-            "Containers": [self._container(entry.id) for entry in rooms.roster.all()],
             "Volumes": [
                 {
                     "Name": volume.name,
@@ -185,40 +157,7 @@ class System:
                 }
                 for volume in rooms.volumes.list()
             ],
-            "BuildCache": [_cache_row(row) for row in self.build_cache()],
         }
-
-    def _container(self, container_id: str) -> dict[str, Any]:
-        found = view.view(self._rooms, self._rooms.roster.find(container_id), size=True)
-        return {
-            "Id": found.id,
-            "Names": [f"/{found.name}"],
-            "Image": found.image_ref,
-            "ImageID": found.image_id,
-            "Command": " ".join(found.command),
-            "Created": found.created_ns // 1_000_000_000,
-            "SizeRw": found.size_rw,
-            "SizeRootFs": found.size_root,
-            "State": found.state.status,
-            "Status": found.state.status,
-            "Labels": dict(found.config.labels),
-            "Mounts": [],
-            "Ports": [],
-        }
-
-
-def _cache_row(row: CacheRow) -> dict[str, Any]:
-    return {
-        "ID": row.id,
-        "Type": row.kind,
-        "Description": row.description,
-        "InUse": row.in_use,
-        "Shared": row.shared,
-        "Size": row.size,
-        "CreatedAt": clock.rfc3339(row.created_ns),
-        "LastUsedAt": clock.rfc3339(row.used_ns),
-        "UsageCount": row.uses,
-    }
 
 
 def _count(folder: str) -> int:

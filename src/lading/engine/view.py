@@ -92,7 +92,7 @@ def with_size(rooms: Rooms, found: ContainerView) -> ContainerView:
 
 def _idle_endpoints(rooms: Rooms, record: Record) -> tuple[EndpointState, ...]:
     """The networks a stopped container will join, without addresses."""
-    from lading.engine.networks import wanted_networks
+    from lading.engine.joining import wanted_networks
 
     mode = record.host.network_mode
     alone = mode in ("none", "host")
