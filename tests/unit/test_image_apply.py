@@ -245,7 +245,7 @@ def test_attributes_of_a_directory_reached_by_symlink_stay(world: World) -> None
 
 def test_directories_keep_their_times(tmp_path: Path) -> None:
     stamp = 1_000_000_000
-    members = [
+    members: list[Header | tuple[Header, bytes]] = [
         directory("d")._replace(mtime_ns=stamp * 10**9),
         file("d/a"),
         directory("d/e")._replace(mtime_ns=5 * 10**9),

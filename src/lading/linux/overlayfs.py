@@ -7,6 +7,7 @@ descriptor and ends with it. Older kernels get the same from a thread with a mou
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import functools
@@ -46,6 +47,26 @@ def options(euid: int) -> tuple[str, ...]:
         except OSError:
             continue
     return tuple(found)
+
+
+@functools.cache
+def has_volatile() -> bool:
+    """Whether overlayfs knows `volatile` (Linux 5.10): no sync, neither asked for by a process nor at
+    unmount.
+
+    Without it each unmount writes all dirty data of the file system below to disk (ovl_sync_fs).
+    """
+    numbers = os.uname().release.split(".")
+    return numbers[0].isdigit() and numbers[1].isdigit() and (int(numbers[0]), int(numbers[1])) >= (5, 10)
+
+
+def forget_volatile(work: str) -> None:
+    """Take away the mark a volatile mount leaves in its work directory, with which the kernel refuses the
+    next mount."""
+    mark = f"{work}/work/incompat/volatile"
+    with contextlib.suppress(OSError):  # usually there is none
+        os.unlink(f"{mark}/dirty")
+        os.rmdir(mark)
 
 
 def mount_detached(base: str, lower: Sequence[str], upper: str, work: str, extra: Sequence[str] = ()) -> int:

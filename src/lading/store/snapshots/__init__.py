@@ -73,8 +73,13 @@ class Snapshotter(Protocol):
     def view(self, key: str, parent: str | None) -> None:
         """Make a read-only snapshot."""
 
-    def rootfs(self, key: str) -> Rootfs:
-        """How to mount an active snapshot or a view."""
+    def rootfs(self, key: str, *, volatile: bool = False) -> Rootfs:
+        """How to mount an active snapshot or a view. Ask anew before every mount.
+
+        `volatile`: nothing written has to survive a power cut, so fsync inside and the sync at unmount may be
+        left out. For build steps, whose snapshots are thrown away or committed (and then have their own
+        protection), and `--rm` containers.
+        """
 
     def commit(self, key: str, committed: str) -> None:
         """Turn an active snapshot, no longer mounted, into the committed one `committed`; `key` is gone

@@ -49,7 +49,7 @@ class Copy(Stored):
     def _below(self, row: Row) -> Iterator[Callable[[], int] | None]:
         yield None
 
-    def rootfs(self, key: str) -> Rootfs:
+    def rootfs(self, key: str, *, volatile: bool = False) -> Rootfs:
         row = self.records.get(key)
         if row["kind"] == "committed":
             raise errors.Conflict(f"snapshot {key[:80]} is committed: make a view of it to mount it")

@@ -49,38 +49,48 @@ class Overlay(Stored):
     def _fill(self, row: Row) -> None:
         """Nothing: the parent's files are seen through overlayfs."""
 
-    def rootfs(self, key: str) -> Rootfs:
+    def rootfs(self, key: str, *, volatile: bool = False) -> Rootfs:
         row = self.records.get(key)
         if row["kind"] == "committed":
             raise errors.Conflict(f"snapshot {key[:80]} is committed: make a view of it to mount it")
-        return self._rootfs(row, readonly=row["kind"] == "view")
+        if row["kind"] == "view":
+            return self._readonly(row)
+        overlayfs.forget_volatile(f"{self.records.root}/{row['id']}/w")
+        return self._writable(row, volatile=volatile)
 
-    def _rootfs(self, row: Row, *, readonly: bool) -> Rootfs:
-        own = f"{row['id']}/d"
+    def _lower(self, row: Row) -> tuple[str, ...]:
+        """The parents' directories, topmost first; one that is empty where there are none."""
         lower = tuple(f"{number}/d" for number in self.records.chain(row))
         if len(lower) >= MAX_LOWER:
             raise errors.Unsupported(
                 f"an image of {len(lower)} layers is more than overlayfs stacks ({MAX_LOWER})"
             )
-        if readonly:
-            # Without an upper directory overlayfs wants two lower ones; a view's own directory is empty.
-            return Rootfs(
-                "overlay",
-                self.records.root,
-                (own, *(lower or (EMPTY,))),
-                readonly=True,
-                options=self._options,
-            )
-        return Rootfs(
-            "overlay", self.records.root, lower or (EMPTY,), own, f"{row['id']}/w", options=self._options
-        )
+        return lower or (EMPTY,)
+
+    def _readonly(self, row: Row) -> Rootfs:
+        # Without an upper directory overlayfs wants two lower ones; a view's own directory is empty.
+        lower = (f"{row['id']}/d", *self._lower(row))
+        return Rootfs("overlay", self.records.root, lower, readonly=True, options=self._options)
+
+    def _writable(self, row: Row, *, volatile: bool) -> Rootfs:
+        options = (*self._options, "volatile") if volatile and overlayfs.has_volatile() else self._options
+        upper, work = f"{row['id']}/d", f"{row['id']}/w"
+        return Rootfs("overlay", self.records.root, self._lower(row), upper, work, options=options)
 
     @contextlib.contextmanager
     def mounted(self, key: str, *, readonly: bool = False) -> Iterator[int]:
         row = self.records.get(key)
-        value = self._rootfs(row, readonly=readonly or row["kind"] != "active")
-        with self._mounted(value) as fd:
-            yield fd
+        if readonly or row["kind"] != "active":
+            with self._mounted(self._readonly(row)) as fd:
+                yield fd
+            return
+        work = f"{self.records.root}/{row['id']}/w"
+        overlayfs.forget_volatile(work)
+        try:
+            with self._mounted(self._writable(row, volatile=True)) as fd:
+                yield fd
+        finally:
+            overlayfs.forget_volatile(work)
 
     @contextlib.contextmanager
     def _mounted(self, value: Rootfs) -> Iterator[int]:
