@@ -18,6 +18,7 @@ import pytest
 from api_fake import BUSYBOX, FakeEngine, tar_of
 
 from lading.api.server import serve_connection
+from lading.base.errors import Conflict
 from lading.engine.model import Endpoint, PortBinding, Restart
 
 
@@ -236,6 +237,34 @@ def test_attach_before_start_loses_no_byte(world: World) -> None:
     assert b"Upgrade: tcp\r\n" in head
     world.call("POST", f"/containers/{ref}/start")
     assert frames(rest(sock)) == [(1, b"hello\n")]
+
+
+@pytest.mark.parametrize("early", [b"", b"x"])
+def test_attach_is_in_place_when_its_head_comes(world: World, monkeypatch: Any, early: bytes) -> None:
+    """A client starts the container as soon as it reads the head; a slow attach must not lose what is said then."""
+    attach = world.engine.containers.attach
+
+    def slow(*given: Any) -> None:
+        time.sleep(0.2)
+        attach(*given)
+
+    monkeypatch.setattr(world.engine.containers, "attach", slow)
+    ref = world.container("echo", "first words")
+    _, sock = world.hijack(f"/containers/{ref}/attach?stream=1&stdin=1&stdout=1", early=early)
+    world.call("POST", f"/containers/{ref}/start")
+    assert frames(rest(sock)) == [(1, b"first words\n")]
+
+
+def test_attach_that_fails_before_its_head_is_an_answer(world: World, monkeypatch: Any) -> None:
+    def refused(*given: Any) -> None:
+        raise Conflict("it is being removed")
+
+    monkeypatch.setattr(world.engine.containers, "attach", refused)
+    ref = world.container("echo")
+    assert world.call("POST", f"/containers/{ref}/attach?stream=1&stdout=1") == (
+        409,
+        {"message": "it is being removed"},
+    )
 
 
 def test_attach_without_upgrade_and_older_version(world: World) -> None:

@@ -35,6 +35,7 @@ _STAMP = [
     ("Ostype", "linux"),
     ("Server", f"lading/{__version__} (linux)"),
 ]
+_STAMP_TEXT = "".join(f"{name}: {value}\r\n" for name, value in _STAMP)
 _dated: tuple[int, Headers] = (0, [])
 
 T = TypeVar("T")
@@ -193,15 +194,14 @@ class Exchange:
         """A body of unknown length. Its head goes out with the first bytes, so an early error is still an answer."""
         return Output(self.connection, status, [("Content-Type", content_type), *_stamp(), *(headers or ())])
 
-    def hijack(self, framed: bool) -> bytes:
-        """Turn the connection into a raw stream; returns bytes the client sent ahead. 101 when it asked to upgrade."""
+    def raw_head(self, framed: bool) -> bytes:
+        """The head that turns the connection into a raw stream: 101 when the client asked to upgrade, else 200."""
         kind = stream.content_type(framed, self.version)
         if b"upgrade" in self.headers.get(b"connection", b"").lower() and b"upgrade" in self.headers:
             head = f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {kind}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
         else:
             head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n"
-        head += "".join(f"{name}: {value}\r\n" for name, value in _STAMP)
-        return self.connection.give_away(head.encode("ascii") + b"\r\n")
+        return f"{head}{_STAMP_TEXT}\r\n".encode("ascii")
 
     # The client
 

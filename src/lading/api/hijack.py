@@ -7,6 +7,7 @@ is no plain socket, and where the client wants this side to watch for its detach
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import select
 import socket
@@ -49,24 +50,45 @@ def keys_of(x: Exchange, *, tty: bool, stdin: bool) -> bytes:
     return keys if tty and stdin and x.text("detach") != "client" else b""
 
 
-def hand_over(x: Exchange, start: Callable[[int], object], *, framed: bool, keys: bytes = b"") -> None:
-    """Answer with a raw stream and let `start` take the connection's descriptor; an error goes into the stream."""
-    early = x.hijack(framed)
-    sock = x.connection.sock
-    try:
-        if not early and not keys and sock.family == socket.AF_UNIX:
-            start(sock.fileno())
-            return
-        ours, theirs = socket.socketpair()
-        with ours:
-            with theirs:
-                start(theirs.fileno())
-            pump(sock, ours, early, keys)
-    except LadingError as error:
-        _tell(sock, f"{error}\r\n".encode(), framed)
-    except Exception:
-        _log.exception("a stream failed")
-        _tell(sock, b"lading failed at this request; the daemon's log has its trace\r\n", framed)
+def hand_over(
+    x: Exchange,
+    start: Callable[[int], object],
+    *,
+    framed: bool,
+    keys: bytes = b"",
+    before: bool = False,
+) -> None:
+    """Answer with a raw stream and let `start` take the connection's descriptor.
+
+    With `before`, `start` only keeps the descriptor for a container that does not run yet, and comes before the head:
+    once a client reads the head it may start the container, and must not miss its first words. An error is then an
+    answer of its own; after the head it goes into the stream.
+    """
+    early = x.connection.read_ahead()
+    sock, head = x.connection.sock, x.raw_head(framed)
+    pumped = bool(early or keys or sock.family != socket.AF_UNIX)
+    with contextlib.ExitStack() as opened:
+        fd = sock.fileno()
+        if pumped:
+            ours, theirs = (opened.enter_context(end) for end in socket.socketpair())
+            fd = theirs.fileno()
+        if before:
+            start(fd)
+        x.connection.given_away = True
+        try:
+            sock.sendall(head)
+            if not before:
+                start(fd)
+            if pumped:
+                theirs.close()
+                pump(sock, ours, early, keys)
+        except LadingError as error:
+            _tell(sock, f"{error}\r\n".encode(), framed)
+        except ConnectionError:
+            pass  # the client has gone
+        except Exception:
+            _log.exception("a stream failed")
+            _tell(sock, b"lading failed at this request; the daemon's log has its trace\r\n", framed)
 
 
 def _tell(sock: socket.socket, text: bytes, framed: bool) -> None:

@@ -138,16 +138,14 @@ class Connection:
 
     # Giving the socket away, and ending
 
-    def give_away(self, head: bytes) -> bytes:
-        """Answer with `head`, stop speaking HTTP, and return what the client had already sent after its request.
+    def read_ahead(self) -> bytes:
+        """What the client has sent after its request, for one that wants the connection as a raw stream.
 
-        From here on the socket is the caller's.
+        Whoever sets `given_away` afterwards owns the socket from then on, and sends the head that answers.
         """
         while self.read_body():
             pass
-        self._write(head)
         early, _ = self._h11.trailing_data
-        self.given_away = True
         return bytes(early)
 
     def finish(self) -> bool:

@@ -23,19 +23,17 @@ def attach(engine: Engine, x: Exchange) -> None:
     view = engine.containers.inspect(ref)
     framed = not view.config.tty
     keys = hijack.keys_of(x, tty=view.config.tty, stdin=stdin and view.config.open_stdin)
-    if not x.flag("stream"):
-        if x.flag("logs"):
-            early = x.hijack(framed)
-            del early  # nothing reads stdin here
-            _replay(engine, x.connection.sock, view, stdout, stderr, framed)
-            return
-        hijack.hand_over(x, lambda fd: None, framed=framed)
-        return
+    stream_on, logs_on = x.flag("stream"), x.flag("logs")
 
     def take(fd: int) -> None:
-        engine.containers.attach(view.id, fd, stdin, stdout, stderr, x.flag("logs"), framed)
+        if stream_on:
+            engine.containers.attach(view.id, fd, stdin, stdout, stderr, logs_on, framed)
+        elif logs_on:
+            _replay(engine, x.connection.sock, view, stdout, stderr, framed)
 
-    hijack.hand_over(x, take, framed=framed, keys=keys)
+    # One that runs, or whose past output is wanted, writes at once: the head must be out before.
+    silent = view.state.status == "created" or (view.state.status == "exited" and not logs_on)
+    hijack.hand_over(x, take, framed=framed, keys=keys if stream_on else b"", before=stream_on and silent)
 
 
 def _replay(
