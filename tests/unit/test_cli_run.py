@@ -400,6 +400,24 @@ def test_messages_of_others_cannot_write_to_the_terminal(daemon: Daemon) -> None
     assert ran.stderr == b"lading: evil\\x1b]0;title\\x07\nsecond line\n"
 
 
+def test_half_a_pair_is_printed_as_well_as_it_can_be(daemon: Daemon) -> None:
+    daemon.on("GET", "/volumes", lambda _: {"Volumes": [{"Name": "a\ud800b"}, {"Name": "c\udcffd"}]})
+    assert lading(daemon, "volume", "ls", "-q").stdout == b"a?b\nc\xffd\n"
+
+
+def test_output_that_nobody_reads_is_no_traceback(daemon: Daemon) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    client = subprocess.run(
+        [sys.executable, "-m", "lading", "-H", daemon.host, "nonsense"],
+        stdout=writer,
+        stderr=writer,
+        timeout=20,
+    )
+    os.close(writer)
+    assert client.returncode == 141
+
+
 def test_names_are_quoted_in_paths(daemon: Daemon) -> None:
     daemon.on("POST", "/containers/.*/stop", lambda _: (204, b""))
     lading(daemon, "stop", "a?b=c#d e")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 import time
@@ -315,6 +316,16 @@ def test_endpoints(tmp_path: Any) -> None:
     listener.close()
     with pytest.raises(endpoint.NotListening):
         endpoint.dialler(f"tcp://127.0.0.1:{listener_port(listener)}")()
+
+
+def test_another_user_s_daemon_is_not_trusted(tmp_path: Any) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        me = os.geteuid()
+        endpoint.dialler(f"unix://{tmp_path}/s", (me,))().close()
+        with pytest.raises(Denied, match="another user's daemon answers"):
+            endpoint.dialler(f"unix://{tmp_path}/s", (me + 1,))()
 
 
 def listener_port(_closed: socket.socket) -> int:

@@ -27,7 +27,11 @@ class Output:
         self._size = 0
 
     def write(self, text: str) -> None:
-        self.write_bytes(text.encode("utf-8", "surrogateescape"))
+        try:
+            data = text.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:  # half of a pair, which JSON can name and UTF-8 cannot
+            data = text.encode("utf-8", "replace")
+        self.write_bytes(data)
 
     def write_bytes(self, data: bytes) -> None:
         self._parts.append(data)
@@ -57,7 +61,7 @@ class Output:
 class Context:
     """One run of the command line."""
 
-    __slots__ = ("_client", "cwd", "environ", "err", "here", "host", "out", "stdin", "uid", "verb")
+    __slots__ = ("_client", "environ", "err", "here", "host", "out", "stdin", "uid", "verb")
 
     def __init__(
         self,

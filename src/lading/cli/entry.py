@@ -35,6 +35,8 @@ def run_process() -> int:
         code = run(sys.argv[1:], Context(os.environ))
     except KeyboardInterrupt:
         code = 130
+    except OSError:
+        code = 141  # not even the message could be written: nobody reads our output any more
     os._exit(code)
 
 

@@ -1,7 +1,7 @@
 """A build on a terminal: one block that is drawn over in place, and a static summary at the end.
 
-Owns the drawing; what a failed step wrote last is in the error that follows. Lines are cut to the terminal, so that the cursor can find its way back; escape sequences in the
-steps' output are taken out for the same reason.
+Owns the drawing; what a failed step wrote last is in the error that follows. Lines are cut to the terminal, so that the
+cursor can find its way back; escape sequences in the steps' output are taken out for the same reason.
 """
 
 from __future__ import annotations
@@ -127,7 +127,10 @@ class Live:
     def _tick(self) -> None:
         while not self._over.wait(_PERIOD):
             with self._lock:
-                self._draw()
+                try:
+                    self._draw()
+                except OSError:
+                    return  # the terminal went away; the main thread meets that too, and ends the command
 
     def _draw(self, final: bool = False) -> None:
         import os

@@ -21,7 +21,9 @@ def connect(context: Context) -> Client:
 
         return HereClient(context)
     chosen = context.host or context.environ.get("LADING_HOST", "")
-    plain = dialler(chosen or default_host(context.environ, context.uid))
+    # What the user names is theirs to trust; the default socket must be root's or their own.
+    trusted = () if chosen else (0, context.uid)
+    plain = dialler(chosen or default_host(context.environ, context.uid), trusted)
 
     def dial() -> Socket:
         try:

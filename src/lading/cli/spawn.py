@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import sys
 import time
 
@@ -31,11 +32,16 @@ def start_daemon(context: Context) -> None:
     try:
         os.makedirs(run, mode=0o711, exist_ok=True)
         lock = os.open(f"{run}/spawn.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
+        _check_owner(run, context.uid)
+    except PermissionError as error:
         raise Denied(
             "no daemon is running and you may not start one",
             why=f"{run}: {error.strerror}.",
             hint="Run the command as root, or set LADING_RUN and LADING_ROOT to directories of your own.",
+        ) from None
+    except OSError as error:
+        raise Unavailable(
+            "no daemon is running and none can be started", why=f"{run}: {error.strerror}."
         ) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -45,6 +51,17 @@ def start_daemon(context: Context) -> None:
             _launch(context, run)
     finally:
         os.close(lock)
+
+
+def _check_owner(run: str, uid: int) -> None:
+    """A run directory that another user made (in /tmp, say) would put their socket in our daemon's place."""
+    info = os.lstat(run)
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid not in (uid, 0) or info.st_mode & 0o022:
+        raise Denied(
+            f"the run directory {run} cannot be trusted",
+            why="It is not yours alone to write to.",
+            hint="Set LADING_RUN to a directory that only you can write to.",
+        )
 
 
 def _launch(context: Context, run: str) -> None:

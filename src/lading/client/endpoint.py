@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _socket
 import os
+import sys
 
 from lading.base.errors import Denied, Invalid, Unavailable, Unsupported
 
@@ -36,13 +37,16 @@ def default_host(environ: Mapping[str, str], uid: int) -> str:
     return environ.get("LADING_HOST") or f"unix://{run_dir(environ, uid)}/lading.sock"
 
 
-def dialler(host: str) -> Callable[[], Socket]:
-    """A function that connects to `host` (`unix:///path`, `/path` or `tcp://name:port`) anew each time."""
+def dialler(host: str, trusted: tuple[int, ...] = ()) -> Callable[[], Socket]:
+    """A function that connects to `host` (`unix:///path`, `/path` or `tcp://name:port`) anew each time.
+
+    On a unix socket whoever listens must be one of the users `trusted`, when any are given.
+    """
     scheme, mark, rest = host.partition("://")
     if not mark:
         scheme, rest = "unix", host
     if scheme == "unix" and rest.startswith("/"):
-        return lambda: _unix(rest)
+        return lambda: _unix(rest, trusted)
     if scheme in ("tcp", "http"):
         name, _, port = rest.rstrip("/").rpartition(":")
         if name and port.isdigit():
@@ -54,13 +58,23 @@ def dialler(host: str) -> Callable[[], Socket]:
     )
 
 
-def _unix(path: str) -> Socket:
+def _unix(path: str, trusted: tuple[int, ...]) -> Socket:
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     try:
         sock.connect(path)
     except OSError as error:
         sock.close()
         raise _refused(error, f"unix://{path}") from None
+    if trusted:
+        # struct ucred: pid, uid, gid of who listens (unix(7), SO_PEERCRED)
+        uid = int.from_bytes(sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)[4:8], sys.byteorder)
+        if uid not in trusted:
+            sock.close()
+            raise Denied(
+                f"another user's daemon answers at unix://{path}",
+                why=f"It belongs to user {uid}.",
+                hint="If that is meant, name it: lading -H unix://PATH, or LADING_HOST.",
+            )
     return sock
 
 
