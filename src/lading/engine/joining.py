@@ -80,6 +80,7 @@ class Joining:
         self._db, self._roster, self._events, self._open = db, roster, events, open_room
         self._pid_of = pid_of
         self._lock = threading.RLock()
+        self._last: dict[str, str] = {}  # network id -> address given out last
         self._taken: dict[str, dict[str, str]] = {}  # network id -> address -> container id
         db.ensure("networks", DDL)
         self._networks = {
@@ -164,40 +165,58 @@ class Joining:
         first: int = 0,
     ) -> Joined:
         """Give the sandbox an interface on every network in `asked`, from eth<first> on; on failure on none."""
-        if not asked:
-            return Joined()
-        from lading.network import Interface
+        joined = self.claim(container_id, asked, aliases, first)
+        try:
+            self.attach(sandbox, joined, first)
+        except BaseException:
+            self.leave(container_id, joined)
+            raise
+        return joined
 
-        endpoints: list[EndpointState] = []
-        host_names: list[str] = []
-        kernel = self._open()
+    def claim(
+        self, container_id: str, asked: Mapping[str, Endpoint], aliases: Iterable[str] = (), first: int = 0
+    ) -> Joined:
+        """Addresses on every network in `asked`, or on none; `leave` frees them."""
+        joined = Joined()
         try:
             for index, (name, endpoint) in enumerate(asked.items(), first):
                 network = self.ensure(self.inspect(name))
                 state = self._allocate(network, container_id, endpoint, tuple(aliases))
-                endpoints.append(state)
-                host_name = f"lv{container_id[:8]}{index}"
-                kernel.attach(
-                    sandbox,
-                    Interface(
-                        bridge=network.bridge,
-                        host_name=host_name,
-                        guest_name=f"eth{index}",
-                        ipv4=state.ipv4,
-                        prefix=state.prefix,
-                        ipv6=state.ipv6,
-                        prefix6=state.prefix6,
-                        mac=state.mac,
-                        gateway=state.gateway if index == 0 else "",
-                        gateway6=state.gateway6 if index == 0 else "",
-                        mtu=network.mtu,
-                    ),
+                joined = Joined(
+                    (*joined.endpoints, state), (*joined.host_names, f"lv{container_id[:8]}{index}")
                 )
-                host_names.append(host_name)
         except BaseException:
-            self.leave(container_id, Joined(tuple(endpoints), tuple(host_names)))
+            self.leave(container_id, joined)
             raise
-        return Joined(tuple(endpoints), tuple(host_names))
+        return joined
+
+    def attach(self, sandbox: int, joined: Joined, first: int = 0) -> None:
+        """Make the interfaces of what was claimed. What was made before a failure is taken away by `leave`."""
+        if not joined.endpoints:
+            return
+        from lading.network import Interface
+
+        kernel = self._open()
+        for index, (state, host_name) in enumerate(
+            zip(joined.endpoints, joined.host_names, strict=True), first
+        ):
+            network = self._networks[state.network_id]
+            kernel.attach(
+                sandbox,
+                Interface(
+                    bridge=network.bridge,
+                    host_name=host_name,
+                    guest_name=f"eth{index}",
+                    ipv4=state.ipv4,
+                    prefix=state.prefix,
+                    ipv6=state.ipv6,
+                    prefix6=state.prefix6,
+                    mac=state.mac,
+                    gateway=state.gateway if index == 0 else "",
+                    gateway6=state.gateway6 if index == 0 else "",
+                    mtu=network.mtu,
+                ),
+            )
 
     def leave(self, container_id: str, joined: Joined) -> None:
         """Take the interfaces away (the kernel drops them with the namespace anyway) and free the addresses."""
@@ -229,12 +248,13 @@ class Joining:
         with self._lock:
             taken = self._taken.setdefault(network.id, {})
             used = {*taken, network.gateway, network.gateway6}
-            ipv4 = addresses.allocate(network.subnet, used, endpoint.ipv4)
-            taken[ipv4] = container_id
-            ipv6 = ""
-            if network.subnet6:
-                ipv6 = addresses.allocate(network.subnet6, used, endpoint.ipv6)
-                taken[ipv6] = container_id
+            # Round and round, so that a freed address rests before somebody else has it.
+            last = self._last.get(network.id, "")
+            ipv4 = addresses.allocate(network.subnet, used, endpoint.ipv4, after=last)
+            ipv6 = addresses.allocate(network.subnet6, used, endpoint.ipv6) if network.subnet6 else ""
+            taken.update({address: container_id for address in (ipv4, ipv6) if address})
+            if not endpoint.ipv4:
+                self._last[network.id] = ipv4
         return EndpointState(
             network_name=network.name,
             network_id=network.id,
@@ -260,9 +280,7 @@ class Joining:
                 network = self._addressed(network, "", "", "", "")
                 with self._db.transaction() as cx:
                     self._write(cx, network)
-            self._open().ensure_bridge(
-                self._bridge(network)
-            )  # quick when it is there; back when someone took it
+            self._open().ensure_bridge(self._bridge(network))  # quick when there; mends what someone took
             return network
 
     @staticmethod

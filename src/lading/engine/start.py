@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -55,17 +56,24 @@ class Starter:
                 # A user namespace must own its network namespace, so that one is made with the container.
                 late = record.host.userns_mode == "private"
                 netns = -1 if late else self._sandbox(record, always)
-                joined = self._join(record, netns, asked, undo) if not late else Joined()
+                joined = rooms.networks.claim(record.id, asked, (record.id[:12],))
+                undo.callback(rooms.networks.leave, record.id, joined)
+                attached = Future[None]()
+                attached.set_result(None)
+                if not late and asked:
+                    # The kernel makes the interfaces while the zygote makes the container.
+                    attached = rooms.pool.submit(rooms.networks.attach, netns, joined)
+                    undo.callback(attached.exception)
                 launch = self._launch(record, joined, netns, reserved)
                 attachments = self._pending(entry, always)
                 live = rooms.runtime.create(replace(launch, attachments=attachments))
                 undo.callback(rooms.runtime.abandon, record.id)
+                attached.result()
                 if late and record.host.network_mode != "host":
                     netns = compose.netns_of(live.pid)
                     always.callback(os.close, netns)
                     compose.loopback_up(netns)
-                    joined = self._join(record, netns, asked, undo)
-                    self._etc(record, joined, rooms.paths.container_dir(record.id))
+                    rooms.networks.attach(netns, joined)
                 if reserved.bindings:
                     forwards = rooms.networks.forwards(reserved.bindings, joined.endpoints[0])
                     rooms.kernel_networks().publish(record.id, forwards)
@@ -111,11 +119,6 @@ class Starter:
             netns = self._rooms.kernel_networks().sandbox()
         always.callback(os.close, netns)
         return netns
-
-    def _join(self, record: Record, netns: int, asked: Mapping[str, Endpoint], undo: ExitStack) -> Joined:
-        joined = self._rooms.networks.join(record.id, netns, asked, (record.id[:12],))
-        undo.callback(self._rooms.networks.leave, record.id, joined)
-        return joined
 
     def pid_of(self, ref: str) -> int:
         """The init pid of a running container that another one joins."""
