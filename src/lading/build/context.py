@@ -7,24 +7,25 @@ into images.
 
 from __future__ import annotations
 
-import bz2
 import contextlib
-import lzma
 import os
 import stat
 import tempfile
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import TYPE_CHECKING
 
-from lading.base.errors import Invalid, LadingError, NotFound
-from lading.build import ignore
-from lading.build.dockerfile.errors import closest
-from lading.build.dockerfile.lexer import MAX_SIZE
+from lading.base.errors import Invalid, NotFound
+from lading.build import archive
 from lading.build.request import BuildRequest
-from lading.build.tree import Tree
-from lading.image.layer import apply, compress
+from lading.image.layer import apply
 from lading.image.layer.reader import Source
 from lading.linux import files
+
+if TYPE_CHECKING:
+    from lading.build.ignore import Ignore
+    from lading.build.tree import Tree
+
+# The daemon imports this file at its start, for `received`; the rest of the room only at its first build.
 
 NAME = "the build context"
 _USUAL = ("Dockerfile", "dockerfile", "Containerfile")
@@ -42,6 +43,8 @@ class Context:
 @contextlib.contextmanager
 def opened(request: BuildRequest) -> Iterator[Context]:
     """Open what the request names; NotFound and Invalid say what is missing or wrong."""
+    from lading.build.tree import Tree
+
     if not request.context_dir:
         if request.dockerfile_text is None:
             raise Invalid("the build has neither a context nor a Dockerfile")
@@ -67,6 +70,9 @@ def opened(request: BuildRequest) -> Iterator[Context]:
 
 
 def _dockerfile(root: int, wanted: str) -> tuple[str, bytes]:
+    from lading.build.dockerfile.errors import closest
+    from lading.build.dockerfile.lexer import MAX_SIZE
+
     for name in (wanted,) if wanted else ("Dockerfile", "dockerfile"):
         data = _small(root, name, MAX_SIZE)
         if data is not None:
@@ -80,8 +86,10 @@ def _dockerfile(root: int, wanted: str) -> tuple[str, bytes]:
     )
 
 
-def _patterns(root: int, dockerfile: str, request: BuildRequest) -> ignore.Ignore:
+def _patterns(root: int, dockerfile: str, request: BuildRequest) -> Ignore:
     """An ignore file of the Dockerfile's own (NAME.dockerignore, beside it) wins over the context's."""
+    from lading.build import ignore
+
     if request.dockerignore_text is not None:
         return ignore.parse(request.dockerignore_text)
     for name in (f"{dockerfile}.dockerignore", ".dockerignore"):
@@ -124,54 +132,7 @@ def received(stream: Source, scratch: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="context-", dir=scratch, ignore_cleanup_errors=True) as directory:
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            apply.apply(fd, _Checked(_decompressed(stream)), apply.Options(keep_owner=False, xattrs=False))
+            apply.apply(fd, archive.decompressed(stream), apply.Options(keep_owner=False, xattrs=False))
         finally:
             os.close(fd)
         yield directory
-
-
-class _Joined:
-    """Bytes already taken from a stream, put in front of it again; as much of a file as decompressors
-    want.
-    """
-
-    def __init__(self, first: bytes, rest: Source) -> None:
-        self._first = first
-        self._rest = rest
-
-    def read(self, size: int = -1, /) -> bytes:
-        if self._first:
-            cut = len(self._first) if size < 0 else size
-            data, self._first = self._first[:cut], self._first[cut:]
-            return data
-        return self._rest.read(1 << 20 if size < 0 else size)
-
-    def seekable(self) -> bool:
-        return False
-
-
-class _Checked:
-    """Damage in a compressed stream as an error of the house."""
-
-    def __init__(self, stream: Source) -> None:
-        self._stream = stream
-
-    def read(self, size: int, /) -> bytes:
-        try:
-            return self._stream.read(size)
-        except LadingError:
-            raise
-        except (OSError, EOFError, lzma.LZMAError) as error:
-            raise Invalid("the context archive is damaged", why=str(error)) from None
-
-
-def _decompressed(stream: Source) -> Source:
-    first = b""
-    while len(first) < 6 and (more := stream.read(6 - len(first))):
-        first += more
-    joined = _Joined(first, stream)
-    if first.startswith(b"BZh"):
-        return bz2.BZ2File(cast(Any, joined))
-    if first.startswith(b"\xfd7zXZ\0"):
-        return lzma.LZMAFile(cast(Any, joined))
-    return compress.Decompressed(joined)

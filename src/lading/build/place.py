@@ -7,19 +7,17 @@ each path is resolved by the kernel below its root descriptor, so no symlink in 
 
 from __future__ import annotations
 
-import bz2
-import lzma
 import os
 import posixpath
 import re
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import BinaryIO
 
 from lading.base.errors import Conflict, Invalid, LadingError, Unavailable
+from lading.build import archive
 from lading.build.tree import Entry, Source, Tree, xattrs
-from lading.image.layer import apply, compress
+from lading.image.layer import apply
 from lading.image.layer.reader import Source as Readable
 from lading.linux import files
 
@@ -225,7 +223,9 @@ class Root:
         try:
             source = tree.open(entry)
             with open(source, "rb") as stream:
-                apply.apply(fd, _Watched(_decompressed(stream), self._check), apply.Options(owner=owner))
+                apply.apply(
+                    fd, _Watched(archive.decompressed(stream), self._check), apply.Options(owner=owner)
+                )
         finally:
             os.close(fd)
 
@@ -297,23 +297,7 @@ class _Watched:
 
     def read(self, size: int, /) -> bytes:
         self._check()
-        try:
-            return self._stream.read(size)
-        except LadingError:
-            raise
-        except (OSError, EOFError, lzma.LZMAError) as error:
-            raise Invalid("the archive is damaged", why=str(error)) from None
-
-
-def _decompressed(stream: BinaryIO) -> Readable:
-    """The tar inside an archive, told by its first bytes as the reference says, not by its name."""
-    magic = stream.read(6)
-    stream.seek(0)
-    if magic.startswith(b"BZh"):
-        return bz2.BZ2File(stream)
-    if magic.startswith(b"\xfd7zXZ\0"):
-        return lzma.LZMAFile(stream)
-    return compress.Decompressed(stream)
+        return self._stream.read(size)
 
 
 def is_archive(tree: Tree, entry: Entry) -> bool:
@@ -326,11 +310,11 @@ def is_archive(tree: Tree, entry: Entry) -> bool:
         if entry.info.st_size < 64:
             return False
         try:
-            head = _decompressed(stream)
+            head = archive.decompressed(stream)
             block = b""
             while len(block) < 512 and (more := head.read(512 - len(block))):
                 block += more
-        except (LadingError, OSError, EOFError, lzma.LZMAError):
+        except LadingError:
             return False
     return len(block) == 512 and _checksum(block)
 

@@ -239,7 +239,9 @@ class Builder:
         So a rebuild from the cache gives the same image id, as it does with docker.
         """
         bare = replace(draft.config, created="")
-        key = cache_key("image", bare.encode().hex(), [layer.digest for layer in draft.layers])
+        key = cache_key(
+            "image", work.layers.latest_ns, bare.encode(), [layer.digest for layer in draft.layers]
+        )
         known = None if work.request.no_cache else self._cache.find(key)
         if known is None:
             known = Record(key, "image", "", None, work.layers.now())
