@@ -327,6 +327,9 @@ def test_usage_counts_hard_links_once(snapshots: Snapshotter) -> None:
     size, inodes = snapshots.usage("c")
     assert inodes == 2
     assert 100_000 <= size < 150_000
+    snapshots.commit("c", "done")
+    assert snapshots.usage("done") == snapshots.usage("done") == (size, inodes)
+    assert snapshots.info("done").parent is None
 
 
 def test_a_layer_with_a_wrong_diff_id_leaves_nothing(

@@ -31,6 +31,7 @@ class Stored(abc.ABC):
 
     def __init__(self, root: str, db: Database) -> None:
         self.records = Records(root, db, self.name)
+        self._usages: dict[int, Usage] = {}
 
     @abc.abstractmethod
     def rootfs(self, key: str, *, volatile: bool = False) -> Rootfs: ...
@@ -95,12 +96,20 @@ class Stored(abc.ABC):
         return f"{self.records.root}/{row['id']}/d"
 
     def usage(self, key: str) -> Usage:
-        """Blocks and inodes of the snapshot's own files; hard links count once."""
-        fd = os.open(self._files(self.records.get(key)), _DIR)
+        """Blocks and inodes of the snapshot's own files; hard links count once. Remembered for committed
+        ones."""
+        row = self.records.get(key)
+        known = self._usages.get(row["id"])
+        if known is not None:
+            return known
+        fd = os.open(self._files(row), _DIR)
         try:
-            return Usage(*trees.usage(fd))
+            found = Usage(*trees.usage(fd))
         finally:
             os.close(fd)
+        if row["kind"] == "committed":
+            self._usages[row["id"]] = found
+        return found
 
     def apply(self, parent: str | None, committed: str, tar: Source, diff_id: str = "") -> None:
         with self.records.locked(committed):

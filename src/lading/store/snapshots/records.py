@@ -89,12 +89,16 @@ class Records:
 
     def info(self, key: str) -> Info:
         self.get(key)
-        return next(info for info in self.infos() if info.key == key)
+        return self._infos("AND s.key = ?", key)[0]
 
     def infos(self) -> list[Info]:
+        return self._infos("ORDER BY s.id")
+
+    def _infos(self, rest: str, *parameters: str) -> list[Info]:
         rows = self._db.query(
             f"SELECT s.key, p.key AS parent_key, s.kind, s.created_ns FROM {self._table} s"
-            f" LEFT JOIN {self._table} p ON p.id = s.parent WHERE s.kind <> 'damaged' ORDER BY s.id"
+            f" LEFT JOIN {self._table} p ON p.id = s.parent WHERE s.kind <> 'damaged' {rest}",
+            parameters,
         )
         return [Info(row["key"], row["parent_key"], row["kind"], row["created_ns"]) for row in rows]
 
@@ -173,8 +177,6 @@ class Records:
                 dropped = int(row["id"])
         if dropped is not None:
             self._delete_files(dropped)
-        else:
-            self._delete_work(int(row["id"]))
 
     def _exchange(self, one: int, other: int) -> None:
         fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -212,9 +214,6 @@ class Records:
         finally:
             os.close(fd)
 
-    def _delete_work(self, number: int) -> None:
-        shutil.rmtree(f"{self.root}/{number}/w", ignore_errors=True)
-
     # --- one unpacking at a time ---
 
     @contextlib.contextmanager
@@ -237,12 +236,18 @@ class Records:
     # --- durability ---
 
     def sync(self) -> None:
-        """syncfs, then clear the marks of the rows that were committed before it began."""
+        """syncfs, then clear the marks of the rows that were committed before it began.
+
+        Their work directories, which nothing needs any more, go here and not in `commit`, where somebody
+        waits.
+        """
         rows = self._db.query(f"SELECT id FROM {self._table} WHERE unsynced = ?", (owner.boot_id(),))
         if not rows:
             return
         fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
+            for row in rows:
+                shutil.rmtree(f"{self.root}/{row['id']}/w", ignore_errors=True)
             files.syncfs(fd)
         finally:
             os.close(fd)
