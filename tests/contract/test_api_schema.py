@@ -227,7 +227,10 @@ def test_image(spec: dict[str, Any]) -> None:
     assert set(images.summary(image)) <= known(spec, "ImageSummary")
     found = images.inspect(image, 54)
     check(spec, "ImageInspect", found)
-    # The image's config keeps the container's fields at zero for older clients, as the reference engine did.
+    assert set(found["Config"]) <= known(spec, "ImageConfig")
+    assert (
+        images.inspect(image, 49)["Config"]["Tty"] is False
+    )  # older clients read the container's fields too
     assert set(found) <= known(spec, "ImageInspect") | {"Parent", "VirtualSize"}
     check(spec, "ImageConfig", found["Config"])
 

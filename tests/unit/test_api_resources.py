@@ -785,7 +785,7 @@ def test_ports_are_parsed_and_shown(world: World) -> None:
         HostConfig={
             "PortBindings": {
                 "53/udp": [{"HostIp": "127.0.0.1", "HostPort": "5353"}],
-                "80": [{}],
+                "80": [{"HostPort": "0"}],
                 "81/tcp": None,
             }
         },

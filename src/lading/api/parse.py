@@ -106,7 +106,10 @@ def _port_bindings(fields: Fields) -> tuple[PortBinding, ...]:
     for key in bindings.value:
         number, protocol = _port(key, "PortBindings")
         for binding in bindings.objects(key):
-            found.append(PortBinding(number, protocol, binding.text("HostIp"), binding.text("HostPort")))
+            host_port = binding.text("HostPort")
+            if host_port == "0":  # as bind(2) has it: any free one
+                host_port = ""
+            found.append(PortBinding(number, protocol, binding.text("HostIp"), host_port))
     return tuple(found)
 
 

@@ -39,21 +39,25 @@ def summary(image: Image) -> dict[str, Any]:
     }
 
 
-def config(value: ContainerConfig) -> dict[str, Any]:
-    """The image's ContainerConfig, with the fields only containers use at their zero."""
-    found: dict[str, Any] = {
-        "Hostname": "",
-        "Domainname": "",
+def config(value: ContainerConfig, version: int) -> dict[str, Any]:
+    """The image's defaults for its containers. Before API 1.50 the fields only containers use stood there at zero."""
+    found: dict[str, Any] = {}
+    if version < 50:
+        found = {
+            "Hostname": "",
+            "Domainname": "",
+            "AttachStdin": False,
+            "AttachStdout": False,
+            "AttachStderr": False,
+            "Tty": False,
+            "OpenStdin": False,
+            "StdinOnce": False,
+            "Image": "",
+        }
+    found |= {
         "User": value.user,
-        "AttachStdin": False,
-        "AttachStdout": False,
-        "AttachStderr": False,
-        "Tty": False,
-        "OpenStdin": False,
-        "StdinOnce": False,
         "Env": list(value.env) or None,
         "Cmd": list(value.cmd) if value.cmd is not None else None,
-        "Image": "",
         "Volumes": keys(value.volumes),
         "WorkingDir": value.working_dir,
         "Entrypoint": list(value.entrypoint) if value.entrypoint is not None else None,
@@ -99,7 +103,7 @@ def inspect(image: Image, version: int) -> dict[str, Any]:
         "GraphDriver": {"Data": {}, "Name": "overlay"},
         "RootFS": {"Type": "layers", "Layers": list(image.config.diff_ids)},
         "Metadata": {"LastTagTime": when(0)},
-        "Config": config(image.config.config),
+        "Config": config(image.config.config, version),
         "Comment": image.config.history[-1].comment if image.config.history else "",
         "Author": image.config.author,
         "Parent": "",
