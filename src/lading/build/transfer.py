@@ -171,9 +171,9 @@ def perform(
         owner = owners.numeric(what.chown) or owners.resolve(root_fd, what.chown)
     how = Attributes(owner, what.mode)
     try:
-        for one in selected:
-            assert source is not None
-            _place(what, source, one, root, how)
+        if source is not None:
+            for one in selected:
+                _place(what, source, one, root, how)
         for inline in what.inline:
             inside = what.destination.endswith("/") or root.is_dir(what.destination)
             path = posixpath.join(what.destination, inline.name) if inside else what.destination
