@@ -254,6 +254,23 @@ def test_refused_archives_leave_nothing(other: Store, case: str) -> None:
     assert other.snapshots.keys() == []
 
 
+def test_the_good_half_of_a_bad_image_does_not_stay(other: Store) -> None:
+    good, evil = tar(file("x")).getvalue(), tar(file("../evil")).getvalue()
+    draft = Draft(EMPTY)
+    for data in (good, evil):
+        draft = append(draft, write_layer_value(data), History())
+    entry = {"Config": "c", "RepoTags": ["bad:1"], "Layers": ["1", "2"]}
+    members = [
+        file("1", good),
+        file("2", evil),
+        file("c", draft.config.encode()),
+        file("manifest.json", json.dumps([entry]).encode()),
+    ]
+    with pytest.raises(errors.Invalid, match="leads out"):
+        load(other, tar(*members).getvalue())
+    assert (list(other.blobs.list()), other.snapshots.keys(), other.images.list()) == ([], [], ())
+
+
 def test_a_refused_archive_takes_nothing_that_was_there(store: Store, other: Store) -> None:
     kept = other.image("kept", "a")
     store.image("kept", "a")

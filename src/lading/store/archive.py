@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lading.base import errors
-from lading.image import config, descriptor, digest, fields, manifest, reference
+from lading.image import chain, config, descriptor, digest, fields, manifest, reference
 from lading.image.descriptor import Descriptor
 from lading.image.layer import compress, header, reader
 from lading.image.layer.header import Header
@@ -124,6 +124,9 @@ class _Contents:
     blobs: dict[str, str] = field(default_factory=dict)
     documents: dict[str, bytes] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
+    made: set[str] = field(
+        default_factory=set
+    )  # blobs and snapshots to be looked at again when the lease is over
 
     def find(self, path: str) -> str:
         """The digest of the file at `path`; links are followed a few times."""
@@ -153,9 +156,9 @@ def load(blobs: Blobs, images: Images, stream: reader.Source) -> list[str]:
                     hint="Give a file made by `save`; use `import` for a plain root file system.",
                 )
             for manifest_digest, names in found.items():
-                loaded += _record(images, manifest_digest, sorted(names))
+                loaded += _record(images, manifest_digest, sorted(names), contents)
     finally:
-        images.discard(set(contents.blobs.values()))
+        images.discard(contents.made)
     return loaded
 
 
@@ -179,6 +182,7 @@ def _receive(blobs: Blobs, stream: reader.Source, contents: _Contents) -> None:
             contents.documents[path] = _document(archive, member)
         else:
             contents.blobs[path] = _blob(blobs, archive, path)
+            contents.made.add(contents.blobs[path])
 
 
 def _document(archive: reader.Reader, member: Header) -> bytes:
@@ -287,7 +291,7 @@ def _from_docker(blobs: Blobs, contents: _Contents) -> Found:
         layers = tuple(_layer(blobs, contents.find(path)) for path in paths)
         document = Manifest(Descriptor(descriptor.OCI_CONFIG, conf_digest, len(conf_data)), layers)
         made = blobs.put(document.encode())
-        contents.blobs[f"manifest of {conf_digest}"] = made
+        contents.made.add(made)
         found.setdefault(made, set()).update(_repo_tags(entry))
     return found
 
@@ -298,11 +302,12 @@ def _layer(blobs: Blobs, blob: str) -> Descriptor:
     return Descriptor(compress.MEDIA_TYPES[media], blob, blobs.size(blob))
 
 
-def _record(images: Images, manifest_digest: str, names: list[str]) -> list[str]:
+def _record(images: Images, manifest_digest: str, names: list[str], contents: _Contents) -> list[str]:
     """Check by unpacking, then name. An image that fails its check is forgotten again."""
     known = images.has_manifest(manifest_digest)
     images.put("", manifest_digest)
     image = images.by_manifest(manifest_digest)
+    contents.made.update(chain.ids(image.config.diff_ids))
     try:
         if image.chain_id is not None:
             images.unpack(image)
