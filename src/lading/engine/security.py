@@ -53,7 +53,7 @@ def parse(options: Iterable[str], privileged: bool) -> Security:
                 hint="Known are seccomp=, no-new-privileges, apparmor=, label= and systempaths=unconfined.",
             )
     if seccomp not in ("", "unconfined"):
-        _load(seccomp)
+        lower(seccomp, ())  # refused now rather than when the container starts
     return Security(seccomp, quiet, apparmor, paths)
 
 
@@ -101,17 +101,17 @@ def lower(text: str, caps: Iterable[str]) -> dict[str, Any]:
 
 
 def _applies(rule: dict[str, Any], caps: frozenset[str], machine: str) -> bool:
-    includes, excludes = _conditions(rule, "includes"), _conditions(rule, "excludes")
-    if includes.get("caps") and not set(includes["caps"]) <= caps:
+    wanted, spared = (_conditions(rule, key) for key in ("includes", "excludes"))
+    release = _version(os.uname().release)
+    if not _words(wanted, "caps") <= caps or _words(spared, "caps") & caps:
         return False
-    if includes.get("arches") and machine not in includes["arches"]:
+    if wanted.get("arches") and machine not in _words(wanted, "arches"):
         return False
-    if includes.get("minKernel") and _version(str(includes["minKernel"])) > _version(os.uname().release):
+    if machine in _words(spared, "arches"):
         return False
-    if set(excludes.get("caps") or ()) & caps or machine in (excludes.get("arches") or ()):
+    if wanted.get("minKernel") and _version(str(wanted["minKernel"])) > release:
         return False
-    minimum = excludes.get("minKernel")
-    return not (minimum and _version(os.uname().release) >= _version(str(minimum)))
+    return not (spared.get("minKernel") and release >= _version(str(spared["minKernel"])))
 
 
 def _conditions(rule: dict[str, Any], key: str) -> dict[str, Any]:
@@ -121,7 +121,14 @@ def _conditions(rule: dict[str, Any], key: str) -> dict[str, Any]:
     return found
 
 
-def _version(text: str) -> tuple[int, int]:
-    major, _, rest = text.partition(".")
+def _words(conditions: dict[str, Any], key: str) -> frozenset[str]:
+    found = conditions.get(key) or []
+    if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+        raise Invalid("decoding seccomp profile failed", why=f"A rule's {key} are not strings.")
+    return frozenset(found)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    major, _, rest = text[:20].partition(".")
     minor = rest.partition(".")[0].partition("-")[0]
-    return (int(major) if major.isdigit() else 0, int(minor) if minor.isdigit() else 0)
+    return tuple(int(part) if part.isascii() and part.isdigit() else 0 for part in (major, minor))
