@@ -19,6 +19,7 @@ install: .venv/.installed
 .venv/.installed: pyproject.toml
 	@bash examples/lib/venv.sh "$(PYTHON)"
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e .
+	@$(BIN)/python -m compileall -q src
 	@touch $@
 
 .venv/.tested: .venv/.installed

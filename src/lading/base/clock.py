@@ -46,4 +46,6 @@ def parse_rfc3339(text: str) -> int:
     if whole.startswith("0001-01-01"):
         return 0
     t = time.strptime(whole[:10] + "T" + whole[11:], "%Y-%m-%dT%H:%M:%S")
-    return (calendar.timegm(t) - offset) * 1_000_000_000 + int((fraction + "000000000")[:9] if fraction else 0)
+    return (calendar.timegm(t) - offset) * 1_000_000_000 + int(
+        (fraction + "000000000")[:9] if fraction else 0
+    )

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+
+if False:  # the command line imports this file and pays for every import
+    from collections.abc import Mapping
 
 
-@dataclass(frozen=True)
 class Paths:
     """`root` survives a reboot (default /var/lib/lading), `run` does not (default /run/lading)."""
 
-    root: str
-    run: str
+    __slots__ = ("root", "run")
+
+    def __init__(self, root: str, run: str) -> None:
+        self.root = root
+        self.run = run
 
     @property
     def socket(self) -> str:

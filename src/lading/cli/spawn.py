@@ -13,7 +13,8 @@ import sys
 import time
 
 from lading.base.errors import Denied, Unavailable
-from lading.client.endpoint import NotListening, default_host, dialler, run_dir
+from lading.base.paths import from_environment
+from lading.client.endpoint import NotListening, default_host, dialler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ IDLE = "600"
 
 def start_daemon(context: Context) -> None:
     """Return when a daemon listens at the default socket; Unavailable with its last words when it does not come up."""
-    run = run_dir(context.environ, context.uid)
+    run = from_environment(context.environ, context.uid).run
     try:
         os.makedirs(run, mode=0o711, exist_ok=True)
         lock = os.open(f"{run}/spawn.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

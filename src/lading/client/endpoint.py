@@ -1,16 +1,12 @@
-"""Where the daemon listens and how to dial it. Owns the endpoint's syntax; starts no daemon.
-
-The default path is that of `lading.base.paths`, spelled again because that file needs dataclasses, which a start may
-not pay for; a test holds the two together.
-"""
+"""Where the daemon listens and how to dial it. Owns the endpoint's syntax; starts no daemon."""
 
 from __future__ import annotations
 
 import _socket
-import os
 import sys
 
 from lading.base.errors import Denied, Invalid, Unavailable, Unsupported
+from lading.base.paths import from_environment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,18 +19,9 @@ class NotListening(Unavailable):
     """Nobody answers at the endpoint: there is no daemon."""
 
 
-def run_dir(environ: Mapping[str, str], uid: int) -> str:
-    """The run directory, as `base.paths.from_environment` gives it."""
-    if chosen := environ.get("LADING_RUN"):
-        return chosen
-    if uid == 0:
-        return "/run/lading"
-    return os.path.join(environ.get("XDG_RUNTIME_DIR") or f"/tmp/lading-{uid}", "lading")
-
-
 def default_host(environ: Mapping[str, str], uid: int) -> str:
     """LADING_HOST, or the unix socket in the run directory."""
-    return environ.get("LADING_HOST") or f"unix://{run_dir(environ, uid)}/lading.sock"
+    return environ.get("LADING_HOST") or f"unix://{from_environment(environ, uid).socket}"
 
 
 def dialler(host: str, trusted: tuple[int, ...] = ()) -> Callable[[], Socket]:

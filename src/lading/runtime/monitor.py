@@ -17,41 +17,13 @@ import time
 
 from lading.base.atomic import write_file
 from lading.linux import process
-from lading.runtime import init
+from lading.runtime import init, wire
 from lading.runtime.cgroup.remove import remove_directories
 from lading.runtime.log import Log
 from lading.runtime.streams import Client, Streams
 
 if False:  # names for the type checker only; the zygote must not import typing
     from typing import Any
-
-_FDS_SPACE = _socket.CMSG_SPACE(4)
-_MAX_FDS = 128
-
-
-def receive(channel: _socket.socket, flags: int = 0) -> tuple[tuple[Any, ...] | None, int]:
-    """(message, descriptor or -1); (None, -1) at the end of the stream."""
-    data, ancillary, _, _ = channel.recvmsg(65536, _FDS_SPACE, flags | _socket.MSG_CMSG_CLOEXEC)
-    fd = -1
-    for level, kind, payload in ancillary:
-        if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
-            fd = int.from_bytes(payload[:4], "little")
-    return (marshal.loads(data), fd) if data else (None, fd)
-
-
-def receive_many(channel: _socket.socket) -> tuple[bytes, list[int]]:
-    """(record, its descriptors); an empty record is the end of the stream."""
-    data, ancillary, _, _ = channel.recvmsg(65536, _socket.CMSG_SPACE(4 * _MAX_FDS), _socket.MSG_CMSG_CLOEXEC)
-    fds: list[int] = []
-    for _level, _kind, payload in ancillary:
-        fds += [int.from_bytes(payload[at : at + 4], "little") for at in range(0, len(payload) - 3, 4)]
-    return data, fds
-
-
-def send_many(channel: _socket.socket, data: bytes, fds: list[int]) -> None:
-    """One record with descriptors (unix(7), SCM_RIGHTS)."""
-    packed = b"".join(fd.to_bytes(4, "little") for fd in fds)
-    channel.sendmsg([data], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)])
 
 
 class Monitor:
@@ -130,7 +102,7 @@ class Monitor:
         self.channel = seat.channel
         self.midwife = seat.pid
         self._join_groups(seat.pid)
-        send_many(self.channel, b"plan", [*self.fds, *stdio])
+        wire.send_many(self.channel, b"plan", [*self.fds, *stdio])
 
     def _clone_exec(self, stdio: tuple[int, int, int]) -> None:
         plan = self.plan
@@ -172,7 +144,7 @@ class Monitor:
 
     def _init_event(self, fd: int, events: int) -> None:
         """Word from init: its terminal, readiness, an error; the end of the stream means that execve succeeded."""
-        message, passed = receive(self.channel)
+        message, passed = wire.receive(self.channel)
         if message is None:
             self._unwatch(fd)
             self.channel.close()
@@ -250,7 +222,7 @@ class Monitor:
     def _control_event(self, connection: _socket.socket) -> Any:
         def event(fd: int, events: int) -> None:
             try:
-                message, passed = receive(connection, _socket.MSG_DONTWAIT)
+                message, passed = wire.receive(connection, _socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
             except OSError:
@@ -370,7 +342,7 @@ def seat(directories: list[str], fds: list[int]) -> None:
             os.write(fd, b"%d" % waiting.pid)
             os.close(fd)
         report.send(b"seated")
-        data, passed = receive_many(report)
+        data, passed = wire.receive_many(report)
         if not data:  # the daemon has gone, or wants no spare any more
             waiting.channel.close()
             os.waitpid(waiting.pid, 0)

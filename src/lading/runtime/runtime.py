@@ -5,7 +5,7 @@ Owns run/c/<id>/ (with the monitor) and the groups; keeps nothing that cannot be
 
 from __future__ import annotations
 
-import json
+import marshal
 import os
 import shutil
 import signal
@@ -17,17 +17,17 @@ from typing import Any
 
 from lading.base.errors import Conflict, Internal, Invalid, LadingError, NotFound
 from lading.linux import process
-from lading.linux.syscall_numbers import NATIVE
-from lading.runtime import monitor, plan
+from lading.runtime import parts, plan, wire
 from lading.runtime.cgroup import stats
 from lading.runtime.cgroup.group import PARENT, Group
 from lading.runtime.cgroup.layout import Layout, discover
 from lading.runtime.cgroup.remove import remove_directories
 from lading.runtime.failures import start_error
-from lading.runtime.model import Attachment, ExecLaunch, Exit, Launch, Live, Rootfs
+from lading.runtime.model import Attachment, ExecLaunch, Exit, Launch, Live
 from lading.runtime.seats import Seats
-from lading.runtime.seccomp.assemble import compile_filter
+from lading.runtime.seccomp.filters import Filters
 from lading.runtime.starter import Starter, plan_file
+from lading.runtime.state import StateFiles, control
 from lading.runtime.watcher import Watcher
 
 _JOINABLE = (
@@ -51,10 +51,9 @@ class Runtime:
         self._watcher = Watcher()
         self._reports: dict[str, socket.socket] = {}
         self._lock = threading.Lock()
-        self._filters: dict[str, tuple[bytes, int]] = {}
+        self._filters = Filters()
         self._root_target = f"{run_root}/rootfs"
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            self._boot_id = file.read().strip()
+        self._state = StateFiles(run_root)
         # 0711: root of a user namespace, who is nobody here, passes through to its root file system.
         os.makedirs(run_root, mode=0o711, exist_ok=True)
         os.makedirs(f"{run_root}/c", mode=0o700, exist_ok=True)
@@ -67,7 +66,7 @@ class Runtime:
 
     def run_dir(self, identifier: str) -> str:
         """The live state directory of one container or exec."""
-        return f"{self._run_root}/c/{identifier}"
+        return self._state.directory(identifier)
 
     def group(self, identifier: str) -> Group:
         """The container's control groups, found again by name."""
@@ -86,10 +85,10 @@ class Runtime:
         if not create_flags & process.CLONE_NEWNS:
             raise Invalid("linux.namespaces: a mount namespace of its own is needed")
         resources = (spec.get("linux") or {}).get("resources") or {}
-        group = Group(self.layout, launch.id, _extra_controllers(resources))
+        group = Group(self.layout, launch.id, parts.extra_controllers(resources))
         with ExitStack() as undo, ExitStack() as opened:
-            fds = _Descriptors()
-            entries = [(flag, fds.add(_open_namespace(opened, path))) for flag, path in join]
+            fds = parts.Descriptors()
+            entries = [(flag, fds.add(parts.open_namespace(opened, path))) for flag, path in join]
             if launch.netns_fd >= 0:
                 create_flags &= ~process.CLONE_NEWNET
                 entries.append((process.CLONE_NEWNET, fds.add(launch.netns_fd)))
@@ -99,7 +98,9 @@ class Runtime:
                 **self._common(
                     launch.id, "container", spec.get("process") or {}, spec, launch.attachments, fds
                 ),
-                "steps": plan.build(spec, _root_step(launch), self._root_target, _visible_groups(group)),
+                "steps": plan.build(
+                    spec, parts.root_step(launch), self._root_target, parts.visible_groups(group)
+                ),
                 "process": plan.process(spec),
                 "clone_flags": create_flags & ~process.CLONE_NEWCGROUP,
                 "unshare_cgroup": unshare_cgroup,
@@ -107,7 +108,6 @@ class Runtime:
                 "hostname": os.fsencode(str(spec.get("hostname") or "")),
                 "domainname": os.fsencode(str(spec.get("domainname") or "")),
                 "userns": userns,
-                "setgroups": True,
                 "id_maps": plan.id_maps(spec),
                 "reaper": launch.reaper,
                 "open_stdin": launch.open_stdin,
@@ -116,7 +116,7 @@ class Runtime:
                 "log_max_size": launch.log_max_size,
                 "log_max_files": launch.log_max_files,
                 "cgroup_dirs": [os.fsencode(path) for path in group.directories],
-                "oom_files": _oom_files(group),
+                "oom_files": parts.oom_files(group),
                 "kill_path": b""
                 if create_flags & process.CLONE_NEWPID
                 else os.fsencode(f"{group.unified}/cgroup.kill" if group.unified else ""),
@@ -132,7 +132,7 @@ class Runtime:
             self._make_run_dir(launch.id, undo)
             plan_fd = plan_file(described)
             opened.callback(os.close, plan_fd)
-            monitor.send_many(seat.control, b"plan", [plan_fd, *fds.list])
+            wire.send_many(seat.control, b"plan", [plan_fd, *fds.list])
             live = self._created(launch.id, seat.control)
             undo.pop_all()
             return live
@@ -144,7 +144,7 @@ class Runtime:
         if report is None:
             raise Conflict(f"container {identifier[:12]} is not waiting to be started")
         try:
-            report.send(_message(("go",)))
+            report.send(marshal.dumps(("go",)))
             answer = self._await(report)
         except OSError as error:
             report.close()
@@ -158,25 +158,24 @@ class Runtime:
 
     def exec(self, launch: ExecLaunch) -> Live:
         """Start a process in a running container; returns when its command runs, or raises as `start` does."""
-        target = self._state(launch.container)
+        target = self._state.living(launch.container)
         if target is None:
             raise Conflict(f"container {launch.container[:12]} is not running", hint="Start it first.")
         group = self.group(launch.container)
         with ExitStack() as undo, ExitStack() as opened:
-            fds = _Descriptors()
+            fds = parts.Descriptors()
             pidfd = process.pidfd_open(target["pid"])
             opened.callback(os.close, pidfd)
             if process.start_time(target["pid"]) != target["start"]:
                 raise Conflict(f"container {launch.container[:12]} has just ended")
             spec = {"process": launch.process, "linux": {"seccomp": launch.seccomp}}
-            flags, userns = _joined_namespaces(target["pid"])
+            flags, userns = parts.joined_namespaces(target["pid"])
             described = {
                 **self._common(launch.id, "exec", launch.process, spec, launch.attachments, fds),
                 "process": plan.process(spec),
                 "pidfd": fds.add(pidfd),
                 "join_flags": flags,
                 "userns": userns,
-                "setgroups": True,
                 "reaper": False,
                 "open_stdin": launch.open_stdin,
                 "stdin_once": True,
@@ -208,13 +207,13 @@ class Runtime:
         described: Mapping[str, Any],
         spec: Mapping[str, Any],
         attachments: Sequence[Attachment],
-        fds: _Descriptors,
+        fds: parts.Descriptors,
     ) -> dict[str, Any]:
         return {
             "kind": kind,
             "run_dir": os.fsencode(self.run_dir(identifier)),
-            "boot_id": self._boot_id.encode(),
-            "seccomp": self._filter((spec.get("linux") or {}).get("seccomp")),
+            "boot_id": self._state.boot_id.encode(),
+            "seccomp": self._filters.compiled((spec.get("linux") or {}).get("seccomp")),
             "attach": [
                 (fds.add(a.fd), a.stdin, a.stdout, a.stderr, a.framed, a.detach_keys) for a in attachments
             ],
@@ -224,7 +223,7 @@ class Runtime:
         self,
         described: dict[str, Any],
         group: Group,
-        fds: _Descriptors,
+        fds: parts.Descriptors,
         opened: ExitStack,
         besides: Mapping[str, str] | None = None,
     ) -> None:
@@ -237,19 +236,6 @@ class Runtime:
         if unified >= 0:
             opened.callback(os.close, unified)
         described["cgroup_fd"] = fds.add(unified) if unified >= 0 else -1
-
-    def _filter(self, profile: Mapping[str, Any] | None) -> tuple[bytes, int]:
-        """The compiled filter; profiles repeat, so the last few are kept by their text."""
-        native = NATIVE.get(os.uname().machine)
-        if not profile or native is None:
-            return b"", 0
-        key = json.dumps(profile, sort_keys=True)
-        found = self._filters.get(key)
-        if found is None:
-            if len(self._filters) > 32:
-                self._filters.clear()
-            found = self._filters[key] = compile_filter(profile, native)
-        return found
 
     def _make_run_dir(self, identifier: str, undo: ExitStack) -> None:
         run_dir = self.run_dir(identifier)
@@ -270,7 +256,7 @@ class Runtime:
     def _await(report: socket.socket) -> tuple[Any, ...]:
         report.settimeout(_START_TIMEOUT)
         try:
-            message, _ = monitor.receive(report)
+            message, _ = wire.receive(report)
         except TimeoutError:
             raise Internal(
                 "the container did not come up", why=f"its monitor was silent for {_START_TIMEOUT:.0f} s"
@@ -296,27 +282,9 @@ class Runtime:
 
     # -- looking ------------------------------------------------------------------------------------------------
 
-    def _read(self, identifier: str, name: str) -> dict[str, Any] | None:
-        try:
-            with open(f"{self.run_dir(identifier)}/{name}", "rb") as file:
-                value = json.loads(file.read(4096))
-        except (FileNotFoundError, NotADirectoryError, ValueError):
-            return None
-        return value if isinstance(value, dict) else None
-
-    def _state(self, identifier: str) -> dict[str, Any] | None:
-        """The state file, when its process is truly the one that was started, in this boot."""
-        state = self._read(identifier, "state")
-        if state is None or state.get("boot") != self._boot_id:
-            return None
-        try:
-            return state if process.start_time(state["pid"]) == state["start"] else None
-        except ProcessLookupError:
-            return None
-
     def live(self, identifier: str) -> Live | None:
         """The running process, or None. Derived from the state file, the pid's start time and the boot id."""
-        state = self._state(identifier)
+        state = self._state.living(identifier)
         if state is None:
             return None
         paused = Group(self.layout, identifier).frozen()
@@ -324,11 +292,11 @@ class Runtime:
 
     def exit(self, identifier: str) -> Exit | None:
         """How it ended, from the exit file; a state file without a living process or an exit file is a lost one."""
-        ended = self._read(identifier, "exit")
+        ended = self._state.read(identifier, "exit")
         if ended is not None:
             return Exit(ended["code"], ended["signal"], ended["oom"], ended["finished_ns"])
-        state = self._read(identifier, "state")
-        if state is None or self._state(identifier) is not None:
+        state = self._state.read(identifier, "state")
+        if state is None or self._state.living(identifier) is not None:
             return None
         return self._watcher.lost(identifier, self.run_dir(identifier))
 
@@ -337,7 +305,7 @@ class Runtime:
         if self._watcher.subscribe(identifier, callback):
             return
         try:
-            channel = self._control(identifier, ("watch",))
+            channel = control(self.run_dir(identifier), ("watch",))
         except NotFound:
             ended = self.exit(identifier)
             callback(ended or Exit(137, 9, lost=True))
@@ -347,7 +315,7 @@ class Runtime:
 
     def known(self) -> list[str]:
         """Identifiers of every container and exec that has a live state directory."""
-        return [name for name in os.listdir(f"{self._run_root}/c") if not name.startswith(".")]
+        return self._state.known()
 
     def pids(self, identifier: str) -> list[int]:
         """Host pids of the container's processes."""
@@ -359,48 +327,20 @@ class Runtime:
 
     # -- acting -------------------------------------------------------------------------------------------------
 
-    def _control(self, identifier: str, message: tuple[Any, ...], fd: int = -1) -> socket.socket:
-        """Send one message to the monitor and wait for its "ok"; NotFound when there is no monitor."""
-        channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            # Through a descriptor, since a socket's path may hold 107 bytes only (unix(7)).
-            folder = os.open(self.run_dir(identifier), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                channel.connect(f"/proc/self/fd/{folder}/ctl")
-            finally:
-                os.close(folder)
-            if fd >= 0:
-                socket.send_fds(channel, [_message(message)], [fd])
-            else:
-                channel.send(_message(message))
-            channel.settimeout(_START_TIMEOUT)
-            answer, _ = monitor.receive(channel)
-            channel.settimeout(None)
-            if answer is None:
-                raise ConnectionResetError
-        except OSError as error:
-            channel.close()
-            raise NotFound(
-                f"nothing runs under {identifier[:12]}",
-                why="its monitor does not answer",
-                hint="See `lading ps -a`.",
-            ) from error
-        return channel
-
     def attach(self, identifier: str, attachment: Attachment) -> None:
         """Hand a client's connection to the monitor, which serves it from now on."""
         message = (
             "attach", attachment.stdin, attachment.stdout, attachment.stderr, attachment.framed, attachment.detach_keys,
         )  # fmt: skip
-        self._control(identifier, message, attachment.fd).close()
+        control(self.run_dir(identifier), message, attachment.fd).close()
 
     def resize(self, identifier: str, height: int, width: int) -> None:
         """Set the terminal's size in characters."""
-        self._control(identifier, ("resize", height & 0xFFFF, width & 0xFFFF)).close()
+        control(self.run_dir(identifier), ("resize", height & 0xFFFF, width & 0xFFFF)).close()
 
     def kill(self, identifier: str, signum: int) -> None:
         """Send a signal to the first process, never to another that got its pid (pidfd_send_signal(2))."""
-        state = self._state(identifier)
+        state = self._state.living(identifier)
         if state is None:
             raise Conflict(f"container {identifier[:12]} is not running")
         try:
@@ -457,82 +397,3 @@ class Runtime:
                 os.rmdir(f"{mount}/{PARENT}")
             except OSError:
                 pass  # still in use
-
-
-class _Descriptors:
-    """The descriptors of one request, by index; index 0 is the plan's own memory file."""
-
-    def __init__(self) -> None:
-        self.list: list[int] = []
-
-    def add(self, fd: int) -> int:
-        self.list.append(fd)
-        return len(self.list)
-
-
-def _message(value: tuple[Any, ...]) -> bytes:
-    import marshal
-
-    return marshal.dumps(value)
-
-
-def _open_namespace(opened: ExitStack, path: str) -> int:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise NotFound(
-            f"the namespace {path} cannot be joined",
-            why=error.strerror or "",
-            hint="Is its container still running?",
-        ) from error
-    opened.callback(os.close, fd)
-    return fd
-
-
-def _root_step(launch: Launch) -> plan.Step:
-    rootfs: Rootfs = launch.rootfs
-    if rootfs.type == "bind":
-        return ("bind_root", os.fsencode(rootfs.source), rootfs.readonly, False)
-    lower = b":".join(os.fsencode(path) for path in rootfs.lower)
-    extra = os.fsencode("".join(f",{option}" for option in getattr(rootfs, "options", ())))
-    return (
-        "overlay", os.fsencode(rootfs.base), lower, os.fsencode(rootfs.upper), os.fsencode(rootfs.work), extra,
-        rootfs.readonly,
-    )  # fmt: skip
-
-
-def _extra_controllers(resources: Mapping[str, Any]) -> list[str]:
-    cpu = resources.get("cpu") or {}
-    extra = ["cpuset"] if cpu.get("cpus") or cpu.get("mems") else []
-    return extra + (["hugetlb"] if resources.get("hugepageLimits") else [])
-
-
-def _visible_groups(group: Group) -> dict[str, str]:
-    """What a mount of type cgroup shows, by name below /sys/fs/cgroup."""
-    if not group.v1:
-        return {"": group.unified} if group.unified else {}
-    shown = {os.path.basename(group.layout.v1[c]): path for c, path in group.v1.items()}
-    return shown | ({"unified": group.unified} if group.unified else {})
-
-
-def _oom_files(group: Group) -> list[bytes]:
-    if "memory" in group.v1:
-        return [os.fsencode(f"{group.v1['memory']}/memory.oom_control")]
-    return [os.fsencode(f"{group.unified}/memory.events")] if group.unified else []
-
-
-def _joined_namespaces(pid: int) -> tuple[int, bool]:
-    """(namespace flags that differ from ours and must be joined, whether a user namespace is among them)."""
-    names = {
-        "mnt": process.CLONE_NEWNS, "uts": process.CLONE_NEWUTS, "ipc": process.CLONE_NEWIPC,
-        "pid": process.CLONE_NEWPID, "net": process.CLONE_NEWNET, "cgroup": process.CLONE_NEWCGROUP,
-        "user": process.CLONE_NEWUSER,
-    }  # fmt: skip
-    flags = 0
-    for name, flag in names.items():
-        try:
-            if os.stat(f"/proc/{pid}/ns/{name}").st_ino != os.stat(f"/proc/self/ns/{name}").st_ino:
-                flags |= flag
-        except FileNotFoundError:
-            continue
-    return flags, bool(flags & process.CLONE_NEWUSER)

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from lading.runtime import monitor
+from lading.runtime import wire
 from lading.runtime.model import Exit
 
 _log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class Watcher:
         if channel is None:
             return
         try:
-            message, _ = monitor.receive(channel, socket.MSG_DONTWAIT)
+            message, _ = wire.receive(channel, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
         except OSError:

@@ -15,13 +15,13 @@ import os
 import signal
 
 from lading.linux import process
-from lading.runtime import monitor
+from lading.runtime import monitor, wire
 
 
 def serve(channel: _socket.socket) -> None:
     """Fork a monitor for every request until the daemon's end of the channel closes."""
     while True:
-        data, fds = monitor.receive_many(channel)
+        data, fds = wire.receive_many(channel)
         if not data:
             return
         if os.fork() == 0:

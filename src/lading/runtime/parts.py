@@ -1,0 +1,87 @@
+"""Parts of the request that the runtime composes for a monitor: descriptors, root step, groups, namespaces."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
+
+from lading.base.errors import NotFound
+from lading.linux import process
+from lading.runtime import plan
+from lading.runtime.cgroup.group import Group
+from lading.runtime.model import Launch, Rootfs
+
+
+class Descriptors:
+    """The descriptors of one request, by index; index 0 is the plan's own memory file."""
+
+    def __init__(self) -> None:
+        self.list: list[int] = []
+
+    def add(self, fd: int) -> int:
+        self.list.append(fd)
+        return len(self.list)
+
+
+def open_namespace(opened: ExitStack, path: str) -> int:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise NotFound(
+            f"the namespace {path} cannot be joined",
+            why=error.strerror or "",
+            hint="Is its container still running?",
+        ) from error
+    opened.callback(os.close, fd)
+    return fd
+
+
+def root_step(launch: Launch) -> plan.Step:
+    rootfs: Rootfs = launch.rootfs
+    if rootfs.type == "bind":
+        return ("bind_root", os.fsencode(rootfs.source), rootfs.readonly, False)
+    lower = b":".join(os.fsencode(path) for path in rootfs.lower)
+    extra = os.fsencode("".join(f",{option}" for option in getattr(rootfs, "options", ())))
+    return (
+        "overlay", os.fsencode(rootfs.base), lower, os.fsencode(rootfs.upper), os.fsencode(rootfs.work), extra,
+        rootfs.readonly,
+    )  # fmt: skip
+
+
+def extra_controllers(resources: Mapping[str, Any]) -> list[str]:
+    cpu = resources.get("cpu") or {}
+    extra = ["cpuset"] if cpu.get("cpus") or cpu.get("mems") else []
+    return extra + (["hugetlb"] if resources.get("hugepageLimits") else [])
+
+
+def visible_groups(group: Group) -> dict[str, str]:
+    """What a mount of type cgroup shows, by name below /sys/fs/cgroup."""
+    if not group.v1:
+        return {"": group.unified} if group.unified else {}
+    shown = {os.path.basename(group.layout.v1[c]): path for c, path in group.v1.items()}
+    return shown | ({"unified": group.unified} if group.unified else {})
+
+
+def oom_files(group: Group) -> list[bytes]:
+    if "memory" in group.v1:
+        return [os.fsencode(f"{group.v1['memory']}/memory.oom_control")]
+    return [os.fsencode(f"{group.unified}/memory.events")] if group.unified else []
+
+
+def joined_namespaces(pid: int) -> tuple[int, bool]:
+    """(namespace flags that differ from ours and must be joined, whether a user namespace is among them)."""
+    names = {
+        "mnt": process.CLONE_NEWNS, "uts": process.CLONE_NEWUTS, "ipc": process.CLONE_NEWIPC,
+        "pid": process.CLONE_NEWPID, "net": process.CLONE_NEWNET, "cgroup": process.CLONE_NEWCGROUP,
+        "user": process.CLONE_NEWUSER,
+    }  # fmt: skip
+    flags = 0
+    for name, flag in names.items():
+        try:
+            if os.stat(f"/proc/{pid}/ns/{name}").st_ino != os.stat(f"/proc/self/ns/{name}").st_ino:
+                flags |= flag
+        except FileNotFoundError:
+            continue
+    return flags, bool(flags & process.CLONE_NEWUSER)
