@@ -111,7 +111,7 @@ class Execution:
         env = {"PATH": metadata.DEFAULT_PATH, **scope.proxies(), **self.args, **metadata.environment(config)}
         return Step(
             id=work.step_id(),
-            rootfs=work.snapshots.rootfs(snapshot),
+            rootfs=work.snapshots.rootfs(snapshot, volatile=True),
             argv=self.argv,
             env=tuple(f"{name}={value}" for name, value in env.items()),
             working_dir=config.working_dir or "/",
