@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import ipaddress
 import logging
 import os
 import signal
@@ -43,12 +42,14 @@ from lading.store.snapshots import Snapshotter
 
 if TYPE_CHECKING:
     from lading import network
+    from lading.build.solve import Builder
 
 log = logging.getLogger(__name__)
 
 USUAL_ROOT = "/var/lib/lading"
 _WORKERS = 64  # threads are made when needed; a health check may hold one for its whole timeout
 _LOCK_WAIT = 10.0
+_LATER = 3.0
 
 
 class Lock:
@@ -218,18 +219,20 @@ def _open_networks(run_dir: str) -> network.Networks:
 
 
 def _add_builder(engine: Assembled, rooms: Rooms) -> None:
-    """The build room, given the engine's executor."""
-    from lading.build.solve import Builder
+    """The build room, given the engine's executor, loaded when it is needed."""
 
-    engine.builder = Builder(
-        rooms.images,
-        rooms.blobs,
-        rooms.snapshotter,
-        rooms.leases,
-        rooms.db,
-        engine.executor,
-        caches=f"{rooms.paths.root}/caches",
-    )
+    def make_builder() -> Builder:
+        from lading.build.solve import Builder
+
+        return Builder(
+            rooms.images,
+            rooms.blobs,
+            rooms.snapshotter,
+            rooms.leases,
+            rooms.db,
+            engine.executor,
+            caches=f"{rooms.paths.root}/caches",
+        )
 
     def make_base(name: str, progress: Callable[[str], None]) -> str:
         from lading.build.bootstrap import bootstrap
@@ -244,7 +247,7 @@ def _add_builder(engine: Assembled, rooms: Rooms) -> None:
             progress=progress,
         )
 
-    engine.make_base = make_base
+    engine.make_builder, engine.make_base = make_builder, make_base
 
 
 def config_change(config: ContainerConfig, changes: tuple[str, ...]) -> ContainerConfig:
@@ -321,11 +324,14 @@ def run_daemon(
 
 def _warm(engine: Assembled) -> None:
     """What the first container would wait for: the zygote, and the network room's modules."""
+    import lading.network.networks  # noqa: F401
+
     try:
         engine.warm()
+        time.sleep(_LATER)  # the first commands come before what only builds need
+        _ = engine.builder
     except LadingError as e:
         log.warning("%s", e)
-    import lading.network.networks  # noqa: F401
 
 
 def _group(name: str) -> int:
@@ -346,6 +352,8 @@ def _listen(host: str, gid: int, opened: ExitStack) -> socket.socket:
 
     Whoever reaches the API is root on this host, so a port without TLS stays on the loopback.
     """
+    import ipaddress
+
     from lading.api.server import listen_unix
 
     kind, separator, rest = host.partition("://")

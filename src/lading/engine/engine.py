@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from lading.base import clock
 from lading.base.errors import LadingError, Unsupported
@@ -33,12 +34,6 @@ log = logging.getLogger(__name__)
 Bootstrap = Callable[[str, Callable[[str], None]], str]
 
 
-class Builder(Protocol):
-    """What the engine needs of the build room besides handing it on."""
-
-    def reconcile(self) -> list[str]: ...
-
-
 class Engine:
     """One engine over one data root."""
 
@@ -54,8 +49,21 @@ class Engine:
         self.networks = rooms.networks
         self.events = rooms.events
         self.system = System(rooms, warnings=warnings)
-        self.builder: Any = None  # the build room's Builder; assemble.py sets it, since it needs the executor
+        self.make_builder: Callable[[], Any] | None = None  # assemble.py sets both: they know the build room
         self.make_base: Bootstrap | None = None
+        self._building = threading.Lock()
+        self._builder: Any = None
+
+    @property
+    def builder(self) -> Any:
+        """The build room's Builder, made at its first use: a daemon that only runs containers never loads it."""
+        if self.make_builder is None:
+            raise Unsupported("this engine cannot build images")
+        with self._building:
+            if self._builder is None:
+                self._builder = self.make_builder()
+                self._builder.reconcile()  # what a killed build left
+            return self._builder
 
     @property
     def scratch(self) -> str:
@@ -92,8 +100,6 @@ class Engine:
             if wants_probe(entry.record.config.healthcheck):
                 entry.probe = Probe(rooms, entry)
                 entry.probe.begin()
-        if self.builder is not None:
-            self.builder.reconcile()
 
     def _adopt(self, entry: Entry) -> bool:
         """Whether its run goes on; then it is ours again."""

@@ -6,7 +6,6 @@ nothing runs when nothing runs. What users ask of networks is in networks.py.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -21,6 +20,8 @@ from lading.engine.events import Events
 from lading.engine.model import Endpoint, EndpointState, HostConfig, PortBinding
 
 if TYPE_CHECKING:
+    from ipaddress import IPv4Network, IPv6Network
+
     from lading import network as room
     from lading.engine.roster import Entry, Roster
     from lading.store.database import Connection, Database
@@ -126,6 +127,8 @@ class Joining:
         return name in (network.name, network.id) or (name == "default" and network.name == "bridge")
 
     def _addressed(self, network: Network, subnet: str, gateway: str, subnet6: str, gateway6: str) -> Network:
+        import ipaddress
+
         from lading.network import addresses
 
         used = [other.subnet for other in self._networks.values() if other.subnet]
@@ -358,7 +361,9 @@ def wanted_networks(host: HostConfig, networks: Mapping[str, Endpoint]) -> dict[
     return found
 
 
-def _subnet(text: str, version: int) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+def _subnet(text: str, version: int) -> IPv4Network | IPv6Network:
+    import ipaddress
+
     try:
         network = ipaddress.ip_network(text, strict=False)
     except ValueError as e:

@@ -7,7 +7,6 @@ mount points lie in the stub layer (stubs.py) and the variables only in the proc
 
 from __future__ import annotations
 
-import configparser
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -123,6 +122,8 @@ def _bundle(environ: Mapping[str, str]) -> tuple[str, bool]:
 
 def _pip(environ: Mapping[str, str]) -> dict[str, str]:
     """pip's network settings as PIP_ variables: its configuration files first, the environment over them."""
+    import configparser  # 5 ms that only host trust pays
+
     settings: dict[str, str] = {}
     parser = configparser.RawConfigParser()
     for path in _pip_files(environ):
