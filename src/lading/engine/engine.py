@@ -152,16 +152,14 @@ class Engine:
 
     def idle(self) -> bool:
         """Whether nothing here needs a daemon: no restart policy or health check of a running container."""
-        for entry in self._rooms.roster.all():
-            if entry.restarting is not None:
-                return False
-            if entry.running and (
-                entry.record.host.restart.name not in ("", "no")
-                or entry.record.host.auto_remove
-                or entry.probe is not None
-            ):
-                return False
-        return True
+        return not any(self._needs_us(entry) for entry in self._rooms.roster.all())
+
+    @staticmethod
+    def _needs_us(entry: Entry) -> bool:
+        with entry.lock:  # a restart under way shows neither as running nor as planned
+            host = entry.record.host
+            watched = host.restart.name not in ("", "no") or host.auto_remove or entry.probe is not None
+            return entry.restarting is not None or (entry.running and watched)
 
     def warm(self) -> None:
         """Start what the first container would wait for."""
