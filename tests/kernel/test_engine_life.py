@@ -268,6 +268,20 @@ def test_kill_9_loses_no_container_no_line_and_no_exit_code(tmp_path: Path) -> N
         assert leftovers(paths, identifier) == []
 
 
+def test_a_monitor_that_is_killed_ends_its_container(world: World) -> None:
+    identifier = world.up()
+    pid = world.engine.containers.inspect(identifier).state.pid
+    monitor = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(monitor, signal.SIGKILL)
+    assert world.engine.containers.wait(identifier, "not-running").result(20).code == 255
+    eventually(lambda: not os.path.exists(f"/proc/{pid}"))
+    state = world.engine.containers.inspect(identifier).state
+    assert state.status == "exited" and "monitor" in state.error
+    assert [name for name in leftovers(world.paths, identifier) if not name.startswith("containers/")] == []
+    world.engine.containers.start(identifier)
+    assert world.status(identifier) == "running"
+
+
 def test_one_engine_owns_a_root(world: World) -> None:
     with pytest.raises(Conflict, match="another lading owns"):
         build_engine(world.paths, {}, lock_wait=0.1)

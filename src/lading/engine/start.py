@@ -261,6 +261,8 @@ class Starter:
                 return  # handled already, or a start that failed
             if entry.probe is not None:
                 entry.probe.end()
+            if ended.lost:
+                rooms.runtime.kill_all(entry.id)  # its monitor is gone: nobody else would end what is left
             self.release(entry)
             history = entry.history
             policy = entry.record.host.restart
