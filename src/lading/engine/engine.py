@@ -20,7 +20,7 @@ from lading.engine.execs import Execs
 from lading.engine.executor import Executor
 from lading.engine.health import Probe, wants_probe
 from lading.engine.images import Change, Images
-from lading.engine.start import LOST_CODE
+from lading.engine.start import LOST_CODE, void
 from lading.engine.system import System
 from lading.engine.volumes import delete_tree
 from lading.runtime.model import Exit
@@ -134,8 +134,10 @@ class Engine:
         """What belongs to no container: half-created ones, execs of earlier runs, files of removed ones."""
         rooms = self._rooms
         for name in known.difference(entries):
-            rooms.runtime.kill_all(name)
-            rooms.runtime.delete(name)
+            if rooms.runtime.live(name) is not None:
+                self._follow_exec(name)  # nothing but an exec lives without a row
+            else:
+                rooms.runtime.delete(name)
         for info in rooms.snapshotter.infos():
             if _is_id(info.key) and info.key not in entries and info.kind != "committed":
                 rooms.snapshotter.remove(info.key)
@@ -147,6 +149,11 @@ class Engine:
             if name not in entries:
                 delete_tree(rooms.paths.container_dir(name))
         rooms.volumes.sweep()
+
+    def _follow_exec(self, name: str) -> None:
+        """An exec of an earlier daemon goes on; its live state goes when it ends."""
+        rooms = self._rooms
+        rooms.runtime.watch(name, lambda _: void(rooms.pool.submit(rooms.runtime.delete, name)))
 
     # -- the end ---------------------------------------------------------------------------------------------
 
