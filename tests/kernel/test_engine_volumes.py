@@ -85,7 +85,9 @@ def test_anonymous_volumes_go_with_v_only(world: World) -> None:
 
 def test_volumes_from_shares_and_nested_mounts_lie_in_order(world: World) -> None:
     owner, _ = world.run("sh", "-c", "echo x > /s/x", mounts=(Mount("volume", "/s", source="shared"),))
-    text = world.said("sh", "-c", "cat /s/x; touch /s/y 2>/dev/null || echo ro", volumes_from=(f"{owner}:ro",))
+    text = world.said(
+        "sh", "-c", "cat /s/x; touch /s/y 2>/dev/null || echo ro", volumes_from=(f"{owner}:ro",)
+    )
     assert text.startswith("x\n") and text.endswith("ro\n")
     text = world.said("ls", "/a/b", binds=("inner:/a/b", "outer:/a"))
     assert text == ""
