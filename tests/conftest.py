@@ -36,7 +36,8 @@ def _interfaces() -> set[str]:
 def _cgroups() -> set[str]:
     found = set()
     for directory, names, _ in os.walk("/sys/fs/cgroup"):
-        found |= {f"cgroup {directory}/{name}" for name in names if "lading" in f"{directory}/{name}"}
+        # An empty parent named lading may stay, for the next container; nothing in it may.
+        found |= {f"cgroup {directory}/{name}" for name in names if "/lading" in directory}
     return found
 
 
