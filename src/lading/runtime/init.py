@@ -81,6 +81,13 @@ def container_main(
         os._exit(70)
 
 
+def read_plan(fd: int) -> dict[str, Any]:
+    """The whole plan: the monitor's part and, over it, init's own."""
+    plan: dict[str, Any] = marshal.loads(os.pread(fd, os.fstat(fd).st_size, 0))
+    plan.update(marshal.loads(plan["init"]))
+    return plan
+
+
 def seat_main(channel: _socket.socket) -> None:
     """Body of the process that waits in the container's control groups; init, its sibling, is born into them.
 
@@ -92,7 +99,7 @@ def seat_main(channel: _socket.socket) -> None:
         if not data:
             os._exit(0)
         stdio = (fds[-3], fds[-2], fds[-1])
-        plan = marshal.loads(os.pread(fds[0], os.fstat(fds[0]).st_size, 0))
+        plan = read_plan(fds[0])
         cgroup = fds[plan["cgroup_fd"]] if plan["cgroup_fd"] >= 0 else -1
         if plan["userns"]:
             userns.prepare(plan)
@@ -107,9 +114,7 @@ def seat_main(channel: _socket.socket) -> None:
         os._exit(70)
 
 
-def exec_main(
-    plan: dict[str, Any], channel: _socket.socket, fds: list[int], stdio: tuple[int, int, int]
-) -> None:
+def exec_main(channel: _socket.socket, fds: list[int], stdio: tuple[int, int, int]) -> None:
     """Body of a process that joins a running container. Never returns.
 
     A process enters a pid namespace only at birth, so this one joins and makes a sibling of itself (CLONE_PARENT,
@@ -118,6 +123,7 @@ def exec_main(
     try:
         reset_signals()
         process.set_name(b"lading-exec")
+        plan = read_plan(fds[0])
         _await(channel)  # in the container's control groups
         process.prctl(process.PR_SET_DUMPABLE, 0)
         _oom_score(plan["process"]["oom_score_adj"])

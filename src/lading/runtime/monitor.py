@@ -85,7 +85,7 @@ class Monitor:
         """The child's three descriptors; the monitor's ends go to the streams. A terminal's come later from init."""
         plan = self.plan
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        if plan["process"]["tty"]:
+        if plan["tty"]:
             return null, null, null
         child_in = null
         if plan["open_stdin"]:
@@ -110,7 +110,7 @@ class Monitor:
         cgroup = self.fds[plan["cgroup_fd"]] if plan["cgroup_fd"] >= 0 else -1
         helper = process.clone3(0, cgroup_fd=cgroup)
         if helper == 0:
-            init.exec_main(plan, child, self.fds, stdio)
+            init.exec_main(child, self.fds, stdio)
         child.close()
         self.midwife = helper
         self._join_groups(helper)
@@ -151,8 +151,8 @@ class Monitor:
             self._running()
         elif message[0] == "console":
             self.streams.set_terminal(passed)
-            if any(self.plan["process"]["size"]):
-                self.streams.resize(*self.plan["process"]["size"])
+            if any(self.plan["size"]):
+                self.streams.resize(*self.plan["size"])
         elif message[0] == "pid":
             self.pid = message[1]
             os.waitpid(self.midwife, 0)  # it ends with this word
@@ -183,8 +183,16 @@ class Monitor:
         )  # fmt: skip
         write_file("state", state)
         self._tell(self.report, ("started", self.pid, now))
+        self._close_all_but_kept()
         self.pidfd = process.pidfd_open(self.pid)
         self._watch(self.pidfd, self._ended)
+
+    def _close_all_but_kept(self) -> None:
+        """What was needed to start alone: the plan, groups, namespaces. Clients close theirs themselves."""
+        kept = {*self.plan["keep"], *(entry[0] for entry in self.plan["attach"]), self.plan.get("report")}
+        for index, fd in enumerate(self.fds):
+            if index not in kept:
+                os.close(fd)
 
     def _failed(self, message: tuple[Any, ...]) -> None:
         self._tell(self.report, message)
@@ -375,6 +383,7 @@ def execution(fds: list[int]) -> None:
 
 def _read_plan(fd: int) -> dict[str, Any]:
     plan: dict[str, Any] = marshal.loads(os.pread(fd, os.fstat(fd).st_size, 0))
+    del plan["init"]
     return plan
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -36,6 +36,22 @@ def open_namespace(opened: ExitStack, path: str) -> int:
         ) from error
     opened.callback(os.close, fd)
     return fd
+
+
+def groups_to_join(
+    group: Group, fds: Descriptors, opened: ExitStack, besides: Collection[str] = ()
+) -> dict[str, Any]:
+    """The groups to hand over: v1 ones but for those `besides` that a seat is in already, and the v2 one."""
+    procs = group.open_procs(besides)
+    for fd in procs:
+        opened.callback(os.close, fd)
+    unified = group.open_unified()
+    if unified >= 0:
+        opened.callback(os.close, unified)
+    return {
+        "cgroup_procs": [fds.add(fd) for fd in procs],
+        "cgroup_fd": fds.add(unified) if unified >= 0 else -1,
+    }
 
 
 def root_step(launch: Launch) -> plan.Step:

@@ -311,7 +311,6 @@ def process(spec: Mapping[str, Any]) -> dict[str, Any]:
         "oom_score_adj": described.get("oomScoreAdj"),
         "rlimits": [_rlimit(limit) for limit in described.get("rlimits") or ()],
         "tty": bool(described.get("terminal")),
-        "size": tuple((described.get("consoleSize") or {}).get(k, 0) for k in ("height", "width")),
     }
 
 

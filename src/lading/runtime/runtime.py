@@ -93,23 +93,10 @@ class Runtime:
                 create_flags &= ~process.CLONE_NEWNET
                 entries.append((process.CLONE_NEWNET, fds.add(launch.netns_fd)))
             userns = bool(create_flags & process.CLONE_NEWUSER)
-            unshare_cgroup = bool(create_flags & process.CLONE_NEWCGROUP)
             described = {
-                **self._common(
-                    launch.id, "container", spec.get("process") or {}, spec, launch.attachments, fds
-                ),
-                "steps": plan.build(
-                    spec, parts.root_step(launch), self._root_target, parts.visible_groups(group)
-                ),
-                "process": plan.process(spec),
-                "clone_flags": create_flags & ~process.CLONE_NEWCGROUP,
-                "unshare_cgroup": unshare_cgroup,
-                "join": entries,
-                "hostname": os.fsencode(str(spec.get("hostname") or "")),
-                "domainname": os.fsencode(str(spec.get("domainname") or "")),
+                **self._common(launch.id, "container", spec, launch.attachments, fds),
                 "userns": userns,
                 "id_maps": plan.id_maps(spec),
-                "reaper": launch.reaper,
                 "open_stdin": launch.open_stdin,
                 "stdin_once": launch.stdin_once,
                 "log_path": os.fsencode(launch.log_path),
@@ -120,15 +107,29 @@ class Runtime:
                 "kill_path": b""
                 if create_flags & process.CLONE_NEWPID
                 else os.fsencode(f"{group.unified}/cgroup.kill" if group.unified else ""),
+                "init": marshal.dumps(
+                    {
+                        "steps": plan.build(
+                            spec, parts.root_step(launch), self._root_target, parts.visible_groups(group)
+                        ),
+                        "process": plan.process(spec),
+                        "seccomp": self._filters.compiled((spec.get("linux") or {}).get("seccomp")),
+                        "clone_flags": create_flags & ~process.CLONE_NEWCGROUP,
+                        "unshare_cgroup": bool(create_flags & process.CLONE_NEWCGROUP),
+                        "join": entries,
+                        "hostname": os.fsencode(str(spec.get("hostname") or "")),
+                        "domainname": os.fsencode(str(spec.get("domainname") or "")),
+                        "reaper": launch.reaper,
+                    }
+                ),
             }
-            for fd in launch.keep_fds:
-                fds.add(fd)
+            described["keep"] = [fds.add(fd) for fd in launch.keep_fds]
             seat = self._seats.take()
             undo.callback(seat.control.close)
             undo.callback(remove_directories, seat.groups.values())
             group.create(resources, seat.groups)
             undo.callback(group.remove)
-            self._add_groups(described, group, fds, opened, besides=seat.groups)
+            described |= parts.groups_to_join(group, fds, opened, besides=seat.groups)
             self._make_run_dir(launch.id, undo)
             plan_fd = plan_file(described)
             opened.callback(os.close, plan_fd)
@@ -168,15 +169,12 @@ class Runtime:
             opened.callback(os.close, pidfd)
             if process.start_time(target["pid"]) != target["start"]:
                 raise Conflict(f"container {launch.container[:12]} has just ended")
-            spec = {"process": launch.process, "linux": {"seccomp": launch.seccomp}}
+            spec = {"process": launch.process}
             flags, userns = parts.joined_namespaces(target["pid"])
             described = {
-                **self._common(launch.id, "exec", launch.process, spec, launch.attachments, fds),
-                "process": plan.process(spec),
-                "pidfd": fds.add(pidfd),
-                "join_flags": flags,
+                **self._common(launch.id, "exec", spec, launch.attachments, fds),
+                "keep": [],
                 "userns": userns,
-                "reaper": False,
                 "open_stdin": launch.open_stdin,
                 "stdin_once": True,
                 "log_path": b"",
@@ -185,8 +183,17 @@ class Runtime:
                 "cgroup_dirs": [],
                 "oom_files": [],
                 "kill_path": b"",
+                "init": marshal.dumps(
+                    {
+                        "process": plan.process(spec),
+                        "seccomp": self._filters.compiled(launch.seccomp),
+                        "pidfd": fds.add(pidfd),
+                        "join_flags": flags,
+                        "reaper": False,
+                    }
+                ),
             }
-            self._add_groups(described, group, fds, opened)
+            described |= parts.groups_to_join(group, fds, opened)
             self._make_run_dir(launch.id, undo)
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             undo.callback(ours.close)
@@ -204,38 +211,22 @@ class Runtime:
         self,
         identifier: str,
         kind: str,
-        described: Mapping[str, Any],
         spec: Mapping[str, Any],
         attachments: Sequence[Attachment],
         fds: parts.Descriptors,
     ) -> dict[str, Any]:
+        """What the monitor itself needs; init's part is marshalled apart, since a monitor has no use for it."""
+        described = spec.get("process") or {}
         return {
             "kind": kind,
             "run_dir": os.fsencode(self.run_dir(identifier)),
             "boot_id": self._state.boot_id.encode(),
-            "seccomp": self._filters.compiled((spec.get("linux") or {}).get("seccomp")),
+            "tty": bool(described.get("terminal")),
+            "size": tuple((described.get("consoleSize") or {}).get(key, 0) for key in ("height", "width")),
             "attach": [
                 (fds.add(a.fd), a.stdin, a.stdout, a.stderr, a.framed, a.detach_keys) for a in attachments
             ],
         }
-
-    def _add_groups(
-        self,
-        described: dict[str, Any],
-        group: Group,
-        fds: parts.Descriptors,
-        opened: ExitStack,
-        besides: Mapping[str, str] | None = None,
-    ) -> None:
-        """Hand over the groups to join: v1 ones but for those `besides` that the seat is in already, and the v2 one."""
-        procs = group.open_procs(besides or ())
-        for fd in procs:
-            opened.callback(os.close, fd)
-        described["cgroup_procs"] = [fds.add(fd) for fd in procs]
-        unified = group.open_unified()
-        if unified >= 0:
-            opened.callback(os.close, unified)
-        described["cgroup_fd"] = fds.add(unified) if unified >= 0 else -1
 
     def _make_run_dir(self, identifier: str, undo: ExitStack) -> None:
         run_dir = self.run_dir(identifier)
