@@ -34,14 +34,22 @@ class Log:
         if rest:
             record += stamp + b" P " + rest + b"\n"
         try:
-            view = memoryview(record)
-            while view:
-                view = view[os.write(self._fd, view) :]
+            while self._max_size and self._size + len(record) > self._max_size:
+                fitting = record.rfind(b"\n", 0, max(0, self._max_size - self._size)) + 1
+                if not fitting and not self._size:
+                    break  # one record larger than a whole file
+                self._append(record[:fitting])
+                record = record[fitting:]
+                self._rotate()
+            self._append(record)
         except OSError:
-            return
+            pass
+
+    def _append(self, record: bytes) -> None:
+        view = memoryview(record)
+        while view:
+            view = view[os.write(self._fd, view) :]
         self._size += len(record)
-        if 0 < self._max_size <= self._size:
-            self._rotate()
 
     def _stamp(self) -> bytes:
         second, fraction = divmod(time.time_ns(), 1_000_000_000)
@@ -62,10 +70,12 @@ class Log:
                 except FileNotFoundError:
                     pass
             os.rename(self._path, self._path + b".1")
-            os.close(self._fd)
+            old = self._fd
             self._open()
+            os.close(old)
         except OSError:
-            self._size = 0  # try again after another max_size bytes
+            pass
+        self._size = 0  # also when it failed: the next try comes after another max_size bytes
 
     def close(self) -> None:
         os.close(self._fd)

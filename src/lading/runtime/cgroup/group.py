@@ -171,8 +171,10 @@ class Group:
             if "freezer" in self.v1:
                 return _read(f"{self.v1['freezer']}/freezer.state").strip() != "THAWED"
             return bool(self.unified) and "frozen 1" in _read(f"{self.unified}/cgroup.events")
-        except FileNotFoundError:
-            return False
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENODEV):  # removed, or being removed while it is read
+                return False
+            raise
 
     def pids(self) -> list[int]:
         """Every process in the group and below, as host pids."""
