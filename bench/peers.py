@@ -145,6 +145,10 @@ class Docker(Engine):
         argv = super().build(tag, context, cached=cached)
         return [*argv[:2], "--network=host", *argv[2:]]
 
+    def version(self) -> str:
+        server = run(self.cli("version", "--format", "{{.Server.Version}}"), env=self.env).strip()
+        return f"{super().version()}; dockerd {server}"
+
     def start(self) -> None:
         super().start()
         subprocess.run(["ip", "link", "del", self.bridge], check=False, capture_output=True)

@@ -89,10 +89,13 @@ def document(
         if pip
         else ""
     )
+    note = (
+        "\n\nA quick run: few repetitions, figures wander; a small one below zero is noise." if quick else ""
+    )
     return f"""# Benchmarks
 
 Written by `make bench`: every engine in the same run on the same machine, from the same root file systems, medians.
-In brackets: how many times lading's figure. Lower is better everywhere. {"A quick run: few repetitions." if quick else ""}
+In brackets: how many times lading's figure. Lower is better everywhere.{note}
 
 {table(results, rows)}
 ## The machine
