@@ -305,7 +305,9 @@ def run_daemon(
     `ready` is called once requests are answered. A second daemon on the same root gets Conflict. The exit code.
     """
     from lading.api.server import Server, listen_unix
+    from lading.linux import memory
 
+    memory.few_arenas(2)
     gid = _group(group)
     with build_engine(paths, environ) as engine, ExitStack() as opened:
         sockets = [listen_unix(paths.socket, group=gid)]

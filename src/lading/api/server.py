@@ -20,6 +20,7 @@ from lading.api.http import ClientGone, Connection
 from lading.api.ports import Engine
 from lading.api.routes import ROUTER
 from lading.base.errors import Denied, Internal, LadingError
+from lading.linux import memory
 
 _log = logging.getLogger("lading.api")
 MOST_CONNECTIONS = 1024
@@ -62,6 +63,7 @@ class Server:
         self._open: dict[int, socket.socket] = {}
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._busy_at = time.monotonic()
+        self._used = False  # since the last trim
 
     @property
     def connections(self) -> int:
@@ -79,12 +81,12 @@ class Server:
             poll.register(fd, select.POLLIN)
         try:
             while True:
-                ready = poll.poll(None if self._idle_exit is None else _IDLE_LOOK * 1000)
+                ready = poll.poll(self._patience())
                 if any(fd == self._wake for fd, _ in ready):
                     return
                 for fd, _ in ready:
                     self._accept(by_fd[fd])
-                if not ready and self._is_idle():
+                if not ready and self._rest():
                     return
         finally:
             self._close()
@@ -108,6 +110,7 @@ class Server:
             full = len(self._open) >= MOST_CONNECTIONS
             if not full:
                 self._open[key] = sock
+                self._used = True
                 self._busy_at = time.monotonic()
         if full:
             _log.warning("refused a connection: %d are open", MOST_CONNECTIONS)
@@ -131,13 +134,26 @@ class Server:
             self._open.pop(key, None)
             self._busy_at = time.monotonic()
 
-    def _is_idle(self) -> bool:
-        """Nobody connected for long enough, and the engine has nothing that needs a daemon."""
-        assert self._idle_exit is not None
+    def _patience(self) -> float | None:
+        """Milliseconds until there is something to do without a request; None: nothing ever."""
         with self._lock:
-            if self._open or time.monotonic() - self._busy_at < self._idle_exit:
+            if self._used:
+                return _IDLE_LOOK * 1000
+            if self._idle_exit is None:
+                return None
+            left = self._busy_at + self._idle_exit - time.monotonic()
+        return max(_IDLE_LOOK, left) * 1000
+
+    def _rest(self) -> bool:
+        """Give memory back once nobody is connected; whether to end: idle for long enough, and no need of a daemon."""
+        with self._lock:
+            if self._open:
                 return False
-        return self._engine.idle()
+            used, self._used = self._used, False
+            due = self._idle_exit is not None and time.monotonic() - self._busy_at >= self._idle_exit
+        if used:
+            memory.trim()
+        return due and self._engine.idle()
 
     def _close(self) -> None:
         for sock in self._listeners:
