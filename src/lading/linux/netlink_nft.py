@@ -274,5 +274,10 @@ def masquerade() -> bytes:
     return _expression("masq")
 
 
+def immediate(register: int, value: bytes) -> bytes:
+    """register = value."""
+    return _expression("immediate", be32(1, register), _data(2, value))
+
+
 def verdict(code: int) -> bytes:
     return _expression("immediate", be32(1, 0), nested(2, nested(2, be32(1, code))))
