@@ -26,11 +26,23 @@ if False:  # names for the type checker only; the zygote must not import typing
     from typing import Any
 
 
+class Seat:
+    """A process that waits in a container's v1 control groups for its plan, and the channel to it."""
+
+    def __init__(self) -> None:
+        self.channel, child = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        self.pid = os.fork()
+        if self.pid == 0:
+            self.channel.close()
+            init.seat_main(child)
+        child.close()
+
+
 class Monitor:
     """State of one monitored process. `run` is its whole life."""
 
     def __init__(
-        self, plan: dict[str, Any], fds: list[int], report: _socket.socket, seat: _Seat | None
+        self, plan: dict[str, Any], fds: list[int], report: _socket.socket, seat: Seat | None
     ) -> None:
         self.plan, self.fds = plan, fds
         self.poll = select.epoll()
@@ -97,7 +109,7 @@ class Monitor:
         self.streams.add_output(err, 2)
         return child_in, child_out, child_err
 
-    def _occupy(self, seat: _Seat, stdio: tuple[int, int, int]) -> None:
+    def _occupy(self, seat: Seat, stdio: tuple[int, int, int]) -> None:
         """Have the seat, which sits in the container's v1 groups already, give birth to init there."""
         self.channel = seat.channel
         self.midwife = seat.pid
@@ -196,9 +208,9 @@ class Monitor:
 
     def _failed(self, message: tuple[Any, ...]) -> None:
         self._tell(self.report, message)
-        self._abandon()
+        self.abandon()
 
-    def _abandon(self) -> None:
+    def abandon(self) -> None:
         """Undo a start that did not come to be: no exit file, no group, no process."""
         self.channel.close()  # whoever still waits for a word ends now
         if self.pid:
@@ -241,7 +253,7 @@ class Monitor:
                     self.watchers.remove(connection)
                 connection.close()
                 if connection is self.report and not self.started:
-                    self._abandon()  # the daemon died before it said go
+                    self.abandon()  # the daemon died before it said go
                 return
             self._control(connection, message, passed)
 
@@ -309,87 +321,27 @@ class Monitor:
 
     def _kill_rest(self) -> None:
         """Without a pid namespace of its own a container's other processes do not die with the first."""
-        try:
-            fd = os.open(self.plan["kill_path"], os.O_WRONLY | os.O_CLOEXEC)
-        except OSError:
-            return
-        try:
-            os.write(fd, b"1")
-        except OSError:
-            pass
-        finally:
-            os.close(fd)
-
-
-class _Seat:
-    """A process that waits in a container's v1 control groups for its plan, and the channel to it."""
-
-    def __init__(self) -> None:
-        self.channel, child = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-        self.pid = os.fork()
-        if self.pid == 0:
-            self.channel.close()
-            init.seat_main(child)
-        child.close()
-
-
-def seat(directories: list[str], fds: list[int]) -> None:
-    """Body of a monitor made ahead of need: `fds` are its control socket and the `cgroup.procs` to sit in.
-
-    Moving a process between v1 groups waits for an RCU grace period (5 to 15 ms, kernel/cgroup: cgroup_attach_lock), so
-    it is done before anybody waits for it. Never returns.
-    """
-    control, *procs = fds
-    report = _socket.socket(fileno=control)
-    monitor = None
-    try:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        process.set_name(b"lading-spare")
-        waiting = _Seat()
-        for fd in procs:
-            os.write(fd, b"%d" % waiting.pid)
-            os.close(fd)
-        report.send(b"seated")
-        data, passed = wire.receive_many(report)
-        if not data:  # the daemon has gone, or wants no spare any more
-            waiting.channel.close()
-            os.waitpid(waiting.pid, 0)
-            remove_directories(directories)
-            os._exit(0)
-        monitor = Monitor(_read_plan(passed[0]), passed, report, waiting)
-        monitor.run()
-        os._exit(0)
-    except OSError as error:
-        _broken(error, report, monitor)
-    finally:
-        os._exit(71)
-
-
-def execution(fds: list[int]) -> None:
-    """Body of an exec's monitor: `fds` are its plan and what the plan names. Never returns."""
-    plan = _read_plan(fds[0])
-    report = _socket.socket(fileno=fds[plan["report"]])
-    monitor = None
-    try:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        monitor = Monitor(plan, fds, report, None)
-        monitor.run()
-        os._exit(0)
-    except OSError as error:
-        _broken(error, report, monitor)
-    finally:
-        os._exit(71)
-
-
-def _read_plan(fd: int) -> dict[str, Any]:
-    plan: dict[str, Any] = marshal.loads(os.pread(fd, os.fstat(fd).st_size, 0))
-    del plan["init"]
-    return plan
-
-
-def _broken(error: OSError, report: _socket.socket, monitor: Monitor | None) -> None:
-    """A failure of the monitor itself is reported as a failed start, not as a traceback."""
-    detail = f"{error.strerror or error} {error.filename or ''}".encode()
-    report.send(marshal.dumps(("error", "monitor", error.errno or 0, detail)))
-    if monitor is not None and not monitor.started:
-        monitor._abandon()
+        path = self.plan["kill_path"]
+        by_list = path.endswith(b"procs")
+        for _ in range(100):  # a forking process may be a step ahead of the list
+            try:
+                fd = os.open(path, (os.O_RDONLY if by_list else os.O_WRONLY) | os.O_CLOEXEC)
+            except OSError:
+                return
+            try:
+                if not by_list:
+                    os.write(fd, b"1")
+                    return
+                pids = os.read(fd, 1 << 16).split()
+            except OSError:
+                return
+            finally:
+                os.close(fd)
+            if not pids:
+                return
+            for pid in pids:
+                try:
+                    os.kill(int(pid), signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+            time.sleep(0.01)

@@ -80,6 +80,13 @@ def visible_groups(group: Group) -> dict[str, str]:
     return shown | ({"unified": group.unified} if group.unified else {})
 
 
+def kill_path(group: Group) -> bytes:
+    """The file by which every process of the group can be ended: v2's cgroup.kill, or a list of pids."""
+    if group.unified:
+        return os.fsencode(f"{group.unified}/cgroup.kill")
+    return os.fsencode(f"{group.v1['pids']}/cgroup.procs") if "pids" in group.v1 else b""
+
+
 def oom_files(group: Group) -> list[bytes]:
     if "memory" in group.v1:
         return [os.fsencode(f"{group.v1['memory']}/memory.oom_control")]

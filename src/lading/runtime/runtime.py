@@ -74,6 +74,8 @@ class Runtime:
         for controller in ("cpuset", "hugetlb"):
             if controller in group.v1 and not os.path.isdir(group.v1[controller]):
                 del group.v1[controller]
+        if group.unified and not os.path.isdir(group.unified):
+            group.unified = ""
         return group
 
     # -- making -------------------------------------------------------------------------------------------------
@@ -104,9 +106,7 @@ class Runtime:
                 "log_max_files": launch.log_max_files,
                 "cgroup_dirs": [os.fsencode(path) for path in group.directories],
                 "oom_files": parts.oom_files(group),
-                "kill_path": b""
-                if create_flags & process.CLONE_NEWPID
-                else os.fsencode(f"{group.unified}/cgroup.kill" if group.unified else ""),
+                "kill_path": b"" if create_flags & process.CLONE_NEWPID else parts.kill_path(group),
                 "init": marshal.dumps(
                     {
                         "steps": plan.build(

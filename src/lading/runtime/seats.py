@@ -1,7 +1,10 @@
 """Monitors made ahead of need, each with a process that sits in v1 control groups of its own ("seats").
 
-A start takes a seat and gives its groups the container's name; a thread makes the next one. Owns the groups `seat-*`
+A start takes a seat and gives its groups the container's name; a thread makes the next ones. Owns the groups `seat-*`
 until they are taken; a seat whose daemon has gone removes itself.
+
+Making a seat holds the kernel's cgroup lock for an RCU grace period, and starts need that lock too: so seats are made a
+few at a time, when few are left, and not in the first moments of the start that took one.
 """
 
 from __future__ import annotations
@@ -18,6 +21,10 @@ from lading.runtime.cgroup.layout import Layout
 from lading.runtime.starter import Starter
 
 _TIMEOUT = 30.0
+_LOW = 1
+"""Seats left at which more are made."""
+_LATER = 0.02
+"""Seconds a start is given before more seats are made."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,7 @@ class Seat:
 class Seats:
     """`take` never waits for a seat that is ready. `ahead` seats are kept once the first has been taken."""
 
-    def __init__(self, starter: Starter, layout: Layout, ahead: int = 2) -> None:
+    def __init__(self, starter: Starter, layout: Layout, ahead: int = 3) -> None:
         self._starter, self._layout, self._ahead = starter, layout, ahead
         self._ready: deque[Seat] = deque()
         self._changed = threading.Condition()
@@ -56,8 +63,10 @@ class Seats:
     def _refill(self) -> None:
         while True:
             with self._changed:
-                while len(self._ready) >= self._ahead and not self._closed:
-                    self._changed.wait()
+                if len(self._ready) >= self._ahead:
+                    while len(self._ready) > _LOW and not self._closed:
+                        self._changed.wait()
+                    self._changed.wait(_LATER)
                 if self._closed:
                     return
             try:

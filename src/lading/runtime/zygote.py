@@ -15,7 +15,7 @@ import os
 import signal
 
 from lading.linux import process
-from lading.runtime import monitor, wire
+from lading.runtime import offspring, wire
 
 
 def serve(channel: _socket.socket) -> None:
@@ -28,9 +28,9 @@ def serve(channel: _socket.socket) -> None:
             channel.close()
             request = marshal.loads(data)
             if request[0] == "seat":
-                monitor.seat(request[1], fds)
+                offspring.seat(request[1], fds)
             else:
-                monitor.execution(fds)
+                offspring.execution(fds)
         for fd in fds:
             os.close(fd)
 

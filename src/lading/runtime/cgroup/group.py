@@ -28,7 +28,10 @@ class Group:
         wanted = [c for c in (*_ALWAYS, *extra) if c in layout.v1]
         self.layout = layout
         self.v1 = {controller: f"{layout.v1[controller]}/{PARENT}/{name}" for controller in wanted}
-        self.unified = f"{layout.unified}/{PARENT}/{name}" if layout.unified else ""
+        # On a hybrid host the v2 hierarchy adds nothing when v1 can count and freeze, and being born into a v2 group
+        # waits for the lock that a move between v1 groups holds for an RCU grace period (cgroup_css_set_fork).
+        spare = {"freezer", "memory", "pids"} <= self.v1.keys() and layout.v2.isdisjoint(extra)
+        self.unified = f"{layout.unified}/{PARENT}/{name}" if layout.unified and not spare else ""
 
     @property
     def directories(self) -> tuple[str, ...]:
@@ -96,7 +99,7 @@ class Group:
                 self._lacking(write)
         for write in settings.v2(resources):
             if write.controller in self.layout.v2:
-                self._set(self.unified, write)
+                self._set(self.unified or None, write)
             elif write.controller == "io" and "blkio" not in self.layout.v1:
                 self._lacking(write)
 
@@ -195,11 +198,16 @@ class Group:
                 return
             except OSError:
                 pass
-        for pid in self.pids():
-            try:
-                os.kill(pid, 9)
-            except ProcessLookupError:
-                pass
+        for _ in range(20):  # a forking process may be a step ahead of the list
+            pids = self.pids()
+            for pid in pids:
+                try:
+                    os.kill(pid, 9)
+                except ProcessLookupError:
+                    pass
+            if not pids or self.frozen():
+                break
+            time.sleep(0.005)
 
     def remove(self) -> None:
         """Remove the groups, nested ones first; a group still busy is tried for a moment, then left to the next sweep."""
