@@ -259,11 +259,11 @@ def idle_daemon(bench: Bench) -> dict[str, Figure]:
 
 
 def take_idle(engine: Engine) -> float:
-    """Rss of the engine's processes, one container after its start."""
+    """PSS of the engine's processes, one container after its start."""
     with sleeping(engine):
         pass
     time.sleep(1)
-    return float(sum(memory(pid, "Rss") for pid in engine.processes() if in_this_pid_namespace(pid)))
+    return float(sum(memory(pid, "Pss") for pid in engine.processes() if in_this_pid_namespace(pid)))
 
 
 def cached_rebuild(bench: Bench) -> dict[str, Figure]:
@@ -315,7 +315,7 @@ ROWS = (
     Row("fifty-start", "50 containers started, 8 at a time", "s", 1.5, 0.7, fifty("start")),
     Row("fifty-remove", "50 containers removed, 8 at a time", "s", 1.0, 0.5, fifty("remove")),
     Row("pss", "PSS of helper processes per idle container", "MB", 1.0, 0.4, helper_pss),
-    Row("idle", "RSS of the idle daemon", "MB", 50, 35, idle_daemon),
+    Row("idle", "memory (PSS) of the idle daemon and its spare processes", "MB", 50, 35, idle_daemon),
     Row("cached", "fully cached rebuild of the example", "ms", 100, 60, cached_rebuild),
     Row("thirty", "30 steps of `RUN true` and COPY, cold", "s", 1.2, 0.6, thirty_steps),
     Row("cold", "cold build of the example, beyond pip itself", "s", 2.0, 1.0, cold_build),
