@@ -192,7 +192,9 @@ def test_every_number_gets_its_own_action(allowed: set[str], logged: set[str]) -
     [
         ({"defaultAction": "SCMP_ACT_MAYBE"}, Invalid),
         ({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_X"]}, Invalid),
-        ({"syscalls": [{"names": ["read"], "action": "SCMP_ACT_NOTIFY"}]}, Unsupported),
+        ({"syscalls": [{"names": ["read"], "action": "SCMP_ACT_NOTIFY"}]}, Invalid),
+        ({"defaultAction": "SCMP_ACT_NOTIFY", "listenerPath": "/l"}, Invalid),
+        ({"listenerPath": "/l", "syscalls": [{"names": ["sendmsg"], "action": "SCMP_ACT_NOTIFY"}]}, Invalid),
         (
             {
                 "syscalls": [

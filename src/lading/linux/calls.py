@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import os
-from typing import Any
+
+if False:  # names for the type checker only; the zygote must not import typing
+    from typing import Any
 
 libc = ctypes.CDLL(None, use_errno=True)
 held = ctypes.PyDLL(None, use_errno=True)
@@ -28,8 +30,26 @@ MOUNT_SETATTR = 442
 
 _MACHINE = os.uname().machine
 _BY_MACHINE = {
-    "x86_64": {"pivot_root": 155, "seccomp": 317, "capset": 126, "capget": 125, "keyctl": 250, "bpf": 321},
-    "aarch64": {"pivot_root": 41, "seccomp": 277, "capset": 91, "capget": 90, "keyctl": 219, "bpf": 280},
+    "x86_64": {
+        "pivot_root": 155,
+        "seccomp": 317,
+        "capset": 126,
+        "capget": 125,
+        "keyctl": 250,
+        "bpf": 321,
+        "ioprio_set": 251,
+        "sched_setattr": 314,
+    },
+    "aarch64": {
+        "pivot_root": 41,
+        "seccomp": 277,
+        "capset": 91,
+        "capget": 90,
+        "keyctl": 219,
+        "bpf": 280,
+        "ioprio_set": 30,
+        "sched_setattr": 274,
+    },
 }
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
-import functools
 import os
 import stat
 
@@ -74,15 +73,20 @@ def open_in_root(root: int, path: str | bytes, flags: int) -> int:
     return openat2(root, path, flags) if has_openat2() else walk_in_root(root, path, flags)
 
 
-@functools.cache
+_openat2_works: bool | None = None
+
+
 def has_openat2() -> bool:
     """Whether openat2(2) works: it needs Linux 5.6, and seccomp filters older than the call refuse it with
-    EPERM."""
-    try:
-        os.close(openat2(-100, "/", os.O_PATH))  # AT_FDCWD
-    except OSError:
-        return False
-    return True
+    EPERM. Asked once."""
+    global _openat2_works
+    if _openat2_works is None:
+        try:
+            os.close(openat2(-100, "/", os.O_PATH))  # AT_FDCWD
+            _openat2_works = True
+        except OSError:
+            _openat2_works = False
+    return _openat2_works
 
 
 def walk_in_root(root: int, path: str | bytes, flags: int) -> int:

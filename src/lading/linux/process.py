@@ -97,6 +97,37 @@ def prctl(option: int, arg2: int = 0, arg3: int = 0) -> int:
     )
 
 
+def personality(persona: int) -> None:
+    """personality(2) of the calling process, kept across execve."""
+    calls.check(calls.held.personality(ctypes.c_ulong(persona)), "personality")
+
+
+def ioprio_set(value: int) -> None:
+    """ioprio_set(2) for the calling thread: the class in the upper bits (IOPRIO_PRIO_VALUE), the level below."""
+    calls.check(calls.syscall_held(calls.number("ioprio_set"), 1, 0, value), "ioprio_set")
+
+
+class _SchedAttr(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_uint32),
+        ("policy", ctypes.c_uint32),
+        ("flags", ctypes.c_uint64),
+        ("nice", ctypes.c_int32),
+        ("priority", ctypes.c_uint32),
+        ("runtime", ctypes.c_uint64),
+        ("deadline", ctypes.c_uint64),
+        ("period", ctypes.c_uint64),
+    ]
+
+
+def sched_setattr(
+    policy: int, flags: int, nice: int, priority: int, runtime: int, deadline: int, period: int
+) -> None:
+    """sched_setattr(2) for the calling thread; Python's own call knows no deadline scheduling."""
+    attr = _SchedAttr(48, policy, flags, nice, priority, runtime, deadline, period)
+    calls.check(calls.syscall_held(calls.number("sched_setattr"), 0, ctypes.byref(attr), 0), "sched_setattr")
+
+
 def set_name(name: bytes) -> None:
     """The thread's name as ps shows it, at most 15 bytes (PR_SET_NAME)."""
     calls.check(calls.held.prctl(PR_SET_NAME, ctypes.c_char_p(name), 0, 0, 0), "prctl(PR_SET_NAME)")

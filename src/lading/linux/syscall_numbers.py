@@ -5,7 +5,7 @@ Owns the tables and nothing else. They are text, parsed on first use, so that im
 
 from __future__ import annotations
 
-from functools import cache
+_parsed: dict[str, dict[str, int]] = {}
 
 _X86_64 = (
     "read=0 write=1 open=2 close=3 stat=4 fstat=5 lstat=6 poll=7 lseek=8 mmap=9 mprotect=10 munmap=11 "
@@ -196,7 +196,9 @@ NATIVE = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
 """The architecture's name in the runtime specification, by `uname -m`."""
 
 
-@cache
 def numbers(arch: str) -> dict[str, int]:
     """Name to number for one architecture of the runtime specification; KeyError where lading has no table."""
-    return {name: int(nr) for name, _, nr in (item.partition("=") for item in _TABLES[arch].split())}
+    if arch not in _parsed:
+        pairs = (item.partition("=") for item in _TABLES[arch].split())
+        _parsed[arch] = {name: int(nr) for name, _, nr in pairs}
+    return _parsed[arch]

@@ -6,12 +6,14 @@ Everything needed is loaded and encoded before.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal itself imports enum, 3 ms
+import _socket
 import os
 import resource
-import signal
 import stat
 
 from lading.linux import calls, process, seccomp
+from lading.runtime import hooks, wire
 from lading.runtime.root import StepFailed
 
 if False:  # names for the type checker only; the zygote must not import typing
@@ -20,18 +22,41 @@ if False:  # names for the type checker only; the zygote must not import typing
 _ALL_SIGNALS = frozenset(range(1, 65)) - {9, 19, 32, 33}  # not KILL and STOP, nor the two glibc keeps
 
 
-def finish(whole: dict[str, Any]) -> None:
-    process.close_range(3, flags=process.CLOSE_RANGE_CLOEXEC)
-    _own_keyring()
-    become(whole)
+def finish(whole: dict[str, Any], channel: _socket.socket) -> None:
+    """Everything from here to the command; returns only by raising StepFailed. `channel` hears of a seccomp listener."""
+    process.close_range(3 + whole.get("preserve_fds", 0), flags=process.CLOSE_RANGE_CLOEXEC)
+    if whole.get("own_keyring", True):
+        _own_keyring()
+    labels = _open_labels(whole["process"])
+    become(whole, channel, labels)
+    if whole.get("hooks", {}).get("startContainer"):
+        try:
+            hooks.run(whole["hooks"]["startContainer"], whole["state"])
+        except hooks.HookFailed as failure:
+            raise StepFailed("startContainer", 0, failure.detail) from None
     execute(whole)
 
 
-def become(whole: dict[str, Any]) -> None:
-    """Identity, limits and privileges, then the command; returns only by raising StepFailed."""
+def _open_labels(plan: dict[str, Any]) -> list[tuple[int, bytes]]:
+    """The files that set a label for the next execve, found below the host's /proc: the image's may be anything."""
+    opened = []
+    for kind, label in plan["labels"]:
+        path = b"self/attr/apparmor/exec" if kind == b"apparmor" else b"self/attr/exec"
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=plan["proc"])
+        except OSError as error:
+            raise StepFailed("label", error.errno or 0, label) from None
+        opened.append((fd, b"exec " + label if kind == b"apparmor" else label))
+    return opened
+
+
+def become(whole: dict[str, Any], channel: _socket.socket, labels: list[tuple[int, bytes]]) -> None:
+    """Identity, limits and privileges."""
     plan = whole["process"]
-    name = "cwd"
+    name = "scheduler"
     try:
+        _schedule(plan)
+        name = "cwd"
         _change_dir(plan)
         name = "rlimits"
         for kind, soft, hard in plan["rlimits"]:
@@ -43,21 +68,41 @@ def become(whole: dict[str, Any]) -> None:
         capabilities = plan["capabilities"]
         if filter_ and not plan["no_new_privileges"]:
             name = "seccomp"
-            seccomp.load(filter_, filter_flags)  # while CAP_SYS_ADMIN is still held (seccomp(2))
+            _filter(filter_, filter_flags, channel)  # while CAP_SYS_ADMIN is still held (seccomp(2))
             name = "user"
         _change_user(plan, capabilities)
         name = "cwd"
         _check_dir(plan)
+        name = "label"
+        for fd, text in labels:
+            os.write(fd, text)
         if plan["no_new_privileges"]:
             name = "no_new_privileges"
             process.prctl(process.PR_SET_NO_NEW_PRIVS, 1)
             if filter_:
                 name = "seccomp"
-                seccomp.load(filter_, filter_flags)
+                _filter(filter_, filter_flags, channel)
     except ValueError:
         raise StepFailed(name, 22) from None
     except OSError as error:
         raise StepFailed(name, error.errno or 0, plan["cwd"] if name == "cwd" else b"") from None
+
+
+def _schedule(plan: dict[str, Any]) -> None:
+    if plan["personality"] >= 0:
+        process.personality(plan["personality"])
+    if plan["io_priority"] >= 0:
+        process.ioprio_set(plan["io_priority"])
+    if plan["scheduler"]:
+        process.sched_setattr(*plan["scheduler"])
+
+
+def _filter(program: bytes, flags: int, channel: _socket.socket) -> None:
+    """Load the filter; a listener's descriptor goes to whoever started this process, who passes it on."""
+    listener = seccomp.load(program, flags)
+    if flags & seccomp.FLAG_NEW_LISTENER:
+        wire.send(channel, ("notify",), listener)
+        os.close(listener)
 
 
 def _change_dir(plan: dict[str, Any]) -> None:
@@ -88,7 +133,8 @@ def _change_user(plan: dict[str, Any], capabilities: dict[str, int]) -> None:
                 if error.errno == 22:  # past the kernel's last capability
                     break
                 raise
-    os.setgroups(plan["groups"])
+    if not plan.get("keep_groups"):
+        os.setgroups(plan["groups"])
     process.prctl(process.PR_SET_KEEPCAPS, 1)
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
@@ -99,7 +145,10 @@ def _change_user(plan: dict[str, Any], capabilities: dict[str, int]) -> None:
     for number in range(64):
         if capabilities["ambient"] >> number & 1:
             process.ambient_raise(number)
-    process.prctl(process.PR_SET_PDEATHSIG, process.SIGKILL)  # a change of credentials cleared it (prctl(2))
+    if plan.get("dies_with_parent", True):
+        process.prctl(
+            process.PR_SET_PDEATHSIG, process.SIGKILL
+        )  # a change of credentials cleared it (prctl(2))
 
 
 def execute(whole: dict[str, Any]) -> None:
@@ -121,7 +170,7 @@ def execute(whole: dict[str, Any]) -> None:
 
 def _reap() -> None:
     """Stay as process 1: fork the command, pass signals on, reap orphans, end as the command ended (`--init`)."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL_SIGNALS)
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
@@ -129,13 +178,13 @@ def _reap() -> None:
             os.tcsetpgrp(0, os.getpid())
         except OSError:
             pass  # no terminal
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
         return
     process.close_range(3)
     while True:
-        number = signal.sigwait(_ALL_SIGNALS)
-        if number != signal.SIGCHLD:
-            if number != signal.SIGTTOU:
+        number = _signal.sigwait(_ALL_SIGNALS)
+        if number != _signal.SIGCHLD:
+            if number != _signal.SIGTTOU:
                 try:
                     os.kill(child, number)
                 except OSError:

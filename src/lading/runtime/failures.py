@@ -28,6 +28,14 @@ _STEPS = {
     "cwd": "the working directory could not be entered",
     "rlimits": "a resource limit could not be set",
     "user": "the user could not be changed",
+    "scheduler": "the process's scheduling could not be set",
+    "label": "the security label could not be set",
+    "attributes": "a mount's recursive options could not be set",
+    "deep_readonly": "a mount's recursive options could not be set",
+    "bind_mapped": "an id-mapped mount could not be made",
+    "copy_up": "a tmpfs could not be filled with the image's files",
+    "createContainer": "a createContainer hook failed",
+    "startContainer": "a startContainer hook failed",
     "seccomp": "the seccomp filter could not be loaded",
     "no_new_privileges": "no_new_privs could not be set",
     "monitor": "the container could not be set up",
@@ -40,7 +48,7 @@ def start_error(step: str, code: int, detail: bytes) -> LadingError:
     what = detail.decode("utf-8", "replace")
     if step == "exec":
         return _exec_error(code, what)
-    reason = os.strerror(code) if code else "it ended without a word"
+    reason = os.strerror(code) if code else "" if what else "it ended without a word"
     sentence = _STEPS.get(step, f"step {step} failed")
     if what:
         sentence += f" ({what})"
@@ -97,6 +105,8 @@ def _kind(step: str, code: int) -> tuple[type[LadingError], str]:
             Invalid,
             "Check that the path exists, on the host for a source and as a directory or file for a target.",
         )
-    if step in ("sysctl", "rlimits", "user", "cwd"):
+    if step in ("createContainer", "startContainer"):
+        return Invalid, "Run the hook by hand with the container's state on its standard input."
+    if step in ("sysctl", "scheduler", "label", "rlimits", "user", "cwd"):
         return Invalid, "Give a value this host accepts."
     return Internal, "Please report this with the output of `lading info`."

@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal itself imports enum, 3 ms
 import _socket
 import marshal
 import os
-import signal
 import stat
 
 from lading.linux import files, process
@@ -32,8 +32,8 @@ def reset_signals() -> None:
     """Default dispositions and an empty mask: execve(2) keeps ignored signals, and Python ignores SIGPIPE."""
     for number in range(1, 65):
         if number not in (9, 19, 32, 33):
-            signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+            _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
 
 
 def container_main(
@@ -45,8 +45,11 @@ def container_main(
         process.prctl(process.PR_SET_PDEATHSIG, process.SIGKILL)
         os.setsid()
         process.set_name(b"lading-init")
+        if plan["process"]["labels"]:
+            plan["process"]["proc"] = os.open(b"/proc", _PATH | os.O_DIRECTORY)
         if plan["userns"]:
-            _await(channel)  # the monitor has written the id maps
+            wire.go(channel)  # the monitor has written the id maps
+        if plan["userns"] or plan.get("userns_joined"):
             os.setresgid(0, 0, 0)
             os.setresuid(0, 0, 0)
             process.prctl(process.PR_SET_PDEATHSIG, process.SIGKILL)
@@ -60,6 +63,8 @@ def container_main(
         if not plan["process"]["tty"]:
             _use_stdio(stdio)
         _join(plan["join"], fds)
+        if plan["unshare_cgroup"]:
+            process.unshare(process.CLONE_NEWCGROUP)  # in its control groups already: they become the root
         if plan["hostname"]:
             process.sethostname(plan["hostname"])
         if plan["domainname"]:
@@ -68,11 +73,15 @@ def container_main(
         root.perform()
         if plan["process"]["tty"]:
             take_terminal(plan["peer"])
+        listener = _socket.socket(fileno=fds[plan["listener"]]) if "listener" in plan else None
+        if not plan.get("dies_with_parent", True):
+            process.prctl(process.PR_SET_PDEATHSIG, 0)
         wire.send(channel, ("ready", root.created))
-        _await(channel)  # in its control groups, and told to go
-        if plan["unshare_cgroup"]:
-            process.unshare(process.CLONE_NEWCGROUP)
-        become.finish(plan)
+        if listener is not None:
+            channel.close()
+            channel = _accept(listener)
+        plan["state"] = wire.go(channel)
+        become.finish(plan, channel)
     except StepFailed as failure:
         _fail(channel, failure.step, failure.code, failure.detail)
     except OSError as error:
@@ -101,8 +110,13 @@ def seat_main(channel: _socket.socket) -> None:
         stdio = (fds[-3], fds[-2], fds[-1])
         plan = read_plan(fds[0])
         cgroup = fds[plan["cgroup_fd"]] if plan["cgroup_fd"] >= 0 else -1
-        if plan["userns"]:
+        _join(plan.get("birth", []), fds)
+        if plan.get("time_offsets") is not None:
+            _time_namespace(plan["time_offsets"])
+        if plan["userns"] or plan.get("prepare"):
             userns.prepare(plan)
+        if plan.get("userns_joined"):
+            process.setns(fds[plan["userns_joined"]], process.CLONE_NEWUSER)
         pid = process.clone3(plan["clone_flags"] | process.CLONE_PARENT, cgroup_fd=cgroup)
         if pid == 0:
             container_main(plan, channel, fds, stdio)
@@ -124,9 +138,11 @@ def exec_main(channel: _socket.socket, fds: list[int], stdio: tuple[int, int, in
         reset_signals()
         process.set_name(b"lading-exec")
         plan = read_plan(fds[0])
-        _await(channel)  # in the container's control groups
+        wire.go(channel)  # in the container's control groups
         process.prctl(process.PR_SET_DUMPABLE, 0)
         _oom_score(plan["process"]["oom_score_adj"])
+        if plan["process"]["labels"]:
+            plan["process"]["proc"] = os.open(b"/proc", _PATH | os.O_DIRECTORY)
         process.setns(fds[plan["pidfd"]], plan["join_flags"])
         if plan["userns"]:
             os.setresgid(0, 0, 0)
@@ -141,9 +157,13 @@ def exec_main(channel: _socket.socket, fds: list[int], stdio: tuple[int, int, in
             take_terminal(_container_terminal(channel))
         else:
             _use_stdio(stdio)
+        if not plan.get("dies_with_parent", True):
+            process.prctl(process.PR_SET_PDEATHSIG, 0)
+        if plan["process"]["affinity"]:
+            os.sched_setaffinity(0, plan["process"]["affinity"])
         wire.send(channel, ("ready", []))
-        _await(channel)
-        become.finish(plan)
+        wire.go(channel)
+        become.finish(plan, channel)
     except StepFailed as failure:
         _fail(channel, failure.step, failure.code, failure.detail)
     except OSError as error:
@@ -166,10 +186,21 @@ def _container_terminal(channel: _socket.socket) -> int:
     return peer
 
 
-def _await(channel: _socket.socket) -> None:
-    """Wait for the monitor's word; when the monitor is gone, so is this process."""
-    if not channel.recv(64):
-        os._exit(70)
+def _accept(listener: _socket.socket) -> _socket.socket:
+    """The connection of whoever says when to go on (`start`); accepted by the raw call, close-on-exec."""
+    fd, _ = listener._accept()  # type: ignore[attr-defined]
+    return _socket.socket(fileno=fd)
+
+
+def _time_namespace(offsets: bytes) -> None:
+    """Children are born into a new time namespace; its clocks are set before the first one (time_namespaces(7))."""
+    process.unshare(process.CLONE_NEWTIME)
+    if offsets:
+        fd = os.open(b"/proc/self/timens_offsets", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, offsets)
+        finally:
+            os.close(fd)
 
 
 def _use_stdio(stdio: tuple[int, int, int]) -> None:

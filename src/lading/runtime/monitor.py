@@ -190,8 +190,8 @@ class Monitor:
             born = process.start_time(self.pid)
         except ProcessLookupError:
             born = 0
-        state = b'{"pid":%d,"start":%d,"monitor":%d,"boot":"%s","started_ns":%d}' % (
-            self.pid, born, os.getpid(), self.plan["boot_id"], now,
+        state = b'{"pid":%d,"start":%d,"monitor":%d,"boot":"%s","started_ns":%d,"container":"%s"}' % (
+            self.pid, born, os.getpid(), self.plan["boot_id"], now, self.plan["container"],
         )  # fmt: skip
         write_file("state", state)
         self._tell(self.report, ("started", self.pid, now))

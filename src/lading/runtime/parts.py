@@ -98,7 +98,7 @@ def joined_namespaces(pid: int) -> tuple[int, bool]:
     names = {
         "mnt": process.CLONE_NEWNS, "uts": process.CLONE_NEWUTS, "ipc": process.CLONE_NEWIPC,
         "pid": process.CLONE_NEWPID, "net": process.CLONE_NEWNET, "cgroup": process.CLONE_NEWCGROUP,
-        "user": process.CLONE_NEWUSER,
+        "user": process.CLONE_NEWUSER, "time": process.CLONE_NEWTIME,
     }  # fmt: skip
     flags = 0
     for name, flag in names.items():

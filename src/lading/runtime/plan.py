@@ -9,79 +9,27 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
-from lading.base.errors import Invalid, Unsupported
+from lading.base.errors import Invalid
 from lading.linux import mount as m
 from lading.linux import process as p
+from lading.runtime.identity import CAPABILITIES, candidates, capability_mask, process
+from lading.runtime.options import PROPAGATION, id_map, mount_maps, mount_options, recursive_attributes
 
-CAPABILITIES = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-]
-"""Capability names without CAP_, in the kernel's numbering (linux/capability.h)."""
+if False:  # names for the type checker only; the command line must not import typing
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any
 
-_FLAGS = {
-    "ro": m.MS_RDONLY, "nosuid": m.MS_NOSUID, "nodev": m.MS_NODEV, "noexec": m.MS_NOEXEC, "sync": m.MS_SYNCHRONOUS,
-    "dirsync": m.MS_DIRSYNC, "noatime": m.MS_NOATIME, "nodiratime": m.MS_NODIRATIME, "relatime": m.MS_RELATIME,
-    "strictatime": m.MS_STRICTATIME, "nosymfollow": m.MS_NOSYMFOLLOW, "silent": m.MS_SILENT, "remount": m.MS_REMOUNT,
-    "mand": m.MS_MANDLOCK, "lazytime": m.MS_LAZYTIME,
-}  # fmt: skip
-_CLEARED = {
-    "rw": m.MS_RDONLY, "suid": m.MS_NOSUID, "dev": m.MS_NODEV, "exec": m.MS_NOEXEC, "async": m.MS_SYNCHRONOUS,
-    "atime": m.MS_NOATIME, "diratime": m.MS_NODIRATIME, "norelatime": m.MS_RELATIME, "nostrictatime": m.MS_STRICTATIME,
-    "symfollow": m.MS_NOSYMFOLLOW, "loud": m.MS_SILENT, "nomand": m.MS_MANDLOCK,
-}  # fmt: skip
-_PROPAGATION = {
-    "private": m.MS_PRIVATE, "rprivate": m.MS_PRIVATE | m.MS_REC, "slave": m.MS_SLAVE, "rslave": m.MS_SLAVE | m.MS_REC,
-    "shared": m.MS_SHARED, "rshared": m.MS_SHARED | m.MS_REC, "unbindable": m.MS_UNBINDABLE,
-    "runbindable": m.MS_UNBINDABLE | m.MS_REC,
-}  # fmt: skip
-_IGNORED = {"defaults", "tmpcopyup", "create=dir", "create=file"}
+    Step = tuple[Any, ...]
+
+__all__ = [
+    "CAPABILITIES", "build", "candidates", "capability_mask", "describe", "id_maps", "mount_options",
+    "namespaces", "process",
+]  # fmt: skip
 
 _NAMESPACES = {
     "pid": p.CLONE_NEWPID, "network": p.CLONE_NEWNET, "mount": p.CLONE_NEWNS, "ipc": p.CLONE_NEWIPC,
-    "uts": p.CLONE_NEWUTS, "user": p.CLONE_NEWUSER, "cgroup": p.CLONE_NEWCGROUP,
+    "uts": p.CLONE_NEWUTS, "user": p.CLONE_NEWUSER, "cgroup": p.CLONE_NEWCGROUP, "time": p.CLONE_NEWTIME,
 }  # fmt: skip
 
 _DEFAULT_DEVICES = (
@@ -94,9 +42,6 @@ _DEFAULT_LINKS = (
 )  # fmt: skip
 
 _S_IFCHR, _S_IFBLK, _S_IFIFO = 0o020000, 0o060000, 0o010000
-_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-Step = tuple[Any, ...]
 
 
 def namespaces(spec: Mapping[str, Any]) -> tuple[int, list[tuple[int, str]]]:
@@ -104,10 +49,6 @@ def namespaces(spec: Mapping[str, Any]) -> tuple[int, list[tuple[int, str]]]:
     create, join, seen = 0, [], set()
     for entry in (spec.get("linux") or {}).get("namespaces") or ():
         kind = entry.get("type")
-        if kind == "time":
-            raise Unsupported(
-                "time namespaces are not supported yet", hint="Remove linux.namespaces' time entry."
-            )
         if kind not in _NAMESPACES:
             raise Invalid(
                 f"linux.namespaces: unknown type {kind!r}", hint=f"Known: {', '.join(_NAMESPACES)}."
@@ -122,84 +63,79 @@ def namespaces(spec: Mapping[str, Any]) -> tuple[int, list[tuple[int, str]]]:
     return create, join
 
 
-def mount_options(options: Iterable[str]) -> tuple[int, int, bytes]:
-    """(mount flags, propagation flags, data) of an OCI mount's options; what is not a flag goes to the file system."""
-    flags = propagation = 0
-    data: list[str] = []
-    for option in options:
-        if option in _FLAGS:
-            flags |= _FLAGS[option]
-        elif option in _CLEARED:
-            flags &= ~_CLEARED[option]
-        elif option in _PROPAGATION:
-            propagation = _PROPAGATION[option]
-        elif option == "bind":
-            flags |= m.MS_BIND
-        elif option == "rbind":
-            flags |= m.MS_BIND | m.MS_REC
-        elif option not in _IGNORED:
-            data.append(option)
-    return flags, propagation, os.fsencode(",".join(data))
-
-
-def capability_mask(names: Iterable[str]) -> int:
-    """Bit mask of "CAP_X" names; Invalid for one the kernel headers do not know."""
-    mask = 0
-    for name in names:
-        try:
-            mask |= 1 << CAPABILITIES.index(name.removeprefix("CAP_"))
-        except ValueError:
-            raise Invalid(f"unknown capability {name!r}", hint="See capabilities(7) for the names.") from None
-    return mask
+def time_offsets(spec: Mapping[str, Any]) -> bytes:
+    """The text for /proc/PID/timens_offsets (time_namespaces(7))."""
+    lines = []
+    for clock, offset in ((spec.get("linux") or {}).get("timeOffsets") or {}).items():
+        if clock not in ("monotonic", "boottime"):
+            raise Invalid(f"linux.timeOffsets: unknown clock {clock!r}", hint="Known: monotonic, boottime.")
+        lines.append(f"{clock} {int(offset.get('secs') or 0)} {int(offset.get('nanosecs') or 0)}\n".encode())
+    return b"".join(lines)
 
 
 def build(
-    spec: Mapping[str, Any], rootfs: Step, root_target: str, cgroup_dirs: Mapping[str, str]
+    spec: Mapping[str, Any],
+    rootfs: Step,
+    root_target: str,
+    cgroup_dirs: Mapping[str, str],
+    *,
+    deep_readonly: bool = True,
 ) -> list[Step]:
     """The steps from a fresh mount namespace to the finished root, in order.
 
-    `rootfs` is ("overlay", base, lower, upper, work, source, readonly) or ("bind", source, readonly) or ("fd",);
+    `rootfs` is ("overlay", base, lower, upper, work, source, readonly) or ("bind_root", source, readonly, recursive);
     `cgroup_dirs` maps the name below /sys/fs/cgroup ("" for a pure v2 host) to the container's own directory.
+    With `deep_readonly` a recursive bind that is "ro" is so all the way down, which the specification leaves to "rro".
     """
     linux = spec.get("linux") or {}
     root_propagation = str(linux.get("rootfsPropagation") or "")
-    if root_propagation and root_propagation not in _PROPAGATION:
+    if root_propagation and root_propagation not in PROPAGATION:
         raise Invalid(f"linux.rootfsPropagation: {root_propagation!r} is unknown")
     steps: list[Step] = [
-        ("propagate", _PROPAGATION["rshared" if root_propagation.endswith("shared") else "rslave"]),
+        ("propagate", PROPAGATION["rshared" if root_propagation.endswith("shared") else "rslave"]),
         (*rootfs, root_target.encode()),
     ]
     for entry in spec.get("mounts") or ():
-        steps += _mount(entry, cgroup_dirs)
-    steps += _devices(linux.get("devices") or ())
+        steps += _mount(entry, cgroup_dirs, id_maps(spec), deep_readonly)
+    if not _host_devices(steps):
+        steps += _devices(linux.get("devices") or ())
     cwd = str((spec.get("process") or {}).get("cwd") or "/")
     if not cwd.startswith("/"):
         raise Invalid(f"process.cwd: {cwd!r} is not an absolute path")
     if cwd != "/":
         steps.append(("mkdir", os.fsencode(cwd)))
     for key, value in (linux.get("sysctl") or {}).items():
-        steps.append(("sysctl", _sysctl_path(key), os.fsencode(str(value))))
+        steps.append(("sysctl", _sysctl_path(key, spec), os.fsencode(str(value))))
     if (spec.get("process") or {}).get("terminal"):
         steps.append(("console",))
     steps += [("readonly_path", os.fsencode(path)) for path in linux.get("readonlyPaths") or ()]
     steps += [("masked_path", os.fsencode(path)) for path in linux.get("maskedPaths") or ()]
+    if any(
+        (spec.get("hooks") or {}).get(point) for point in ("prestart", "createRuntime", "createContainer")
+    ):
+        steps.append(("hooks",))
     steps.append(("pivot",))
     if (spec.get("root") or {}).get("readonly"):
         steps.append(("root_readonly",))
     if root_propagation:
-        steps.append(("root_propagation", _PROPAGATION[root_propagation]))
+        steps.append(("root_propagation", PROPAGATION[root_propagation]))
     return steps
 
 
-def _mount(entry: Mapping[str, Any], cgroup_dirs: Mapping[str, str]) -> list[Step]:
+def _host_devices(steps: Iterable[Step]) -> bool:
+    """Whether /dev is a bind of another directory, in which nodes of ours would be made for everybody to see."""
+    return any(step[0] in ("bind", "bind_mapped") and step[2] == b"/dev" for step in steps)
+
+
+def _mount(
+    entry: Mapping[str, Any], cgroup_dirs: Mapping[str, str], maps: tuple[bytes, bytes], deep_readonly: bool
+) -> list[Step]:
     destination = str(entry.get("destination") or "")
     if not destination.startswith("/"):
         raise Invalid(f"mounts: destination {destination!r} is not an absolute path")
     target = os.fsencode(posixpath.normpath(destination))
     kind = str(entry.get("type") or "")
     options = [str(option) for option in entry.get("options") or ()]
-    if unknown := [o for o in options if o.startswith(("idmap", "ridmap"))]:
-        raise Unsupported(f"mount option {unknown[0]} of {destination} is not supported yet")
     flags, propagation, data = mount_options(options)
     if kind == "cgroup":
         return _cgroup_mounts(target, flags, cgroup_dirs)
@@ -209,11 +145,26 @@ def _mount(entry: Mapping[str, Any], cgroup_dirs: Mapping[str, str]) -> list[Ste
             raise Invalid(f"mounts: the source {source!r} of {destination} is not an absolute path")
         recursive = bool(flags & m.MS_REC)
         attributes = flags & ~(m.MS_BIND | m.MS_REC)
-        return [("bind", os.fsencode(source), target, recursive, attributes, propagation)]
+        mapped = mount_maps(entry, maps)
+        step = (os.fsencode(source), target, recursive, attributes, propagation)
+        steps: list[Step] = [("bind_mapped", *step, *mapped) if mapped else ("bind", *step)]
+        if deep_readonly and recursive and attributes & m.MS_RDONLY:
+            steps.append(("deep_readonly", target))
+        return steps + _recursive(target, options)
     if not kind:
         raise Invalid(f"mounts: {destination} has no type")
+    if mount_maps(entry, maps):
+        raise Invalid(f"mounts: {destination} of type {kind} cannot be id-mapped", hint="Only binds can.")
     source_text = os.fsencode(str(entry.get("source") or kind))
-    return [("mount", kind.encode(), source_text, target, flags, data, propagation)]
+    made: Step = ("mount", kind.encode(), source_text, target, flags, data, propagation)
+    if "tmpcopyup" in options and kind == "tmpfs":
+        made = ("copy_up", *made[3:])
+    return [made, *_recursive(target, options)]
+
+
+def _recursive(target: bytes, options: list[str]) -> list[Step]:
+    set_, clear = recursive_attributes(options)
+    return [("attributes", target, set_, clear)] if set_ or clear else []
 
 
 def _cgroup_mounts(target: bytes, flags: int, directories: Mapping[str, str]) -> list[Step]:
@@ -260,110 +211,36 @@ _IPC_SYSCTLS = frozenset(
 )
 
 
-def _sysctl_path(key: str) -> bytes:
+def _sysctl_path(key: str, spec: Mapping[str, Any]) -> bytes:
     """The file below /proc/sys; only namespaced keys, since any other would change the host (config-linux.md "sysctl").
 
     With a slash in it the key is a path already, so that an interface's name may hold dots (sysctl(8)).
     """
     parts = key.split("/") if "/" in key else key.split(".")
-    namespaced = ".".join(parts) in _IPC_SYSCTLS or parts[0] == "net" or parts[:2] == ["fs", "mqueue"]
-    if not namespaced or not {"", ".", ".."}.isdisjoint(parts) or not key.isprintable():
+    kind = ""
+    if ".".join(parts) in _IPC_SYSCTLS or parts[:2] == ["fs", "mqueue"]:
+        kind = "ipc"
+    elif parts[0] == "net":
+        kind = "network"
+    elif parts == ["kernel", "domainname"]:
+        kind = "uts"
+    if not kind or not {"", ".", ".."}.isdisjoint(parts) or not key.isprintable():
         raise Invalid(
             f"sysctl {key!r} is not a namespaced setting",
             why="it would change the host",
-            hint="Allowed: kernel.shm*, kernel.msg*, kernel.sem, fs.mqueue.*, net.*",
+            hint="Allowed: kernel.shm*, kernel.msg*, kernel.sem, kernel.domainname, fs.mqueue.*, net.*",
+        )
+    if kind not in {entry.get("type") for entry in (spec.get("linux") or {}).get("namespaces") or ()}:
+        raise Invalid(
+            f"linux.sysctl: {key!r} needs a {kind} namespace", why="in the host's it would change the host"
         )
     return b"/proc/sys/" + os.fsencode("/".join(parts))
-
-
-def process(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """What init does to itself after the mounts: identity, limits, privileges, command. All bytes and ints."""
-    described = spec.get("process") or {}
-    argv = [os.fsencode(str(word)) for word in described.get("args") or ()]
-    if not argv or not argv[0]:
-        raise Invalid(
-            "process.args: no command is given", hint="Give a command, or use an image that has one."
-        )
-    environment: dict[bytes, bytes] = {}
-    for item in described.get("env") or ():
-        name, _, value = os.fsencode(str(item)).partition(b"=")
-        if name:
-            environment[name] = value
-    for text in (*argv, *environment, *environment.values()):
-        if b"\0" in text:
-            raise Invalid("process: a NUL byte in an argument or in the environment")
-    user = described.get("user") or {}
-    capabilities = described.get("capabilities") or {}
-    return {
-        "argv": argv,
-        "env": environment,
-        "candidates": candidates(argv[0], environment.get(b"PATH", _DEFAULT_PATH.encode())),
-        "cwd": os.fsencode(str(described.get("cwd") or "/")),
-        "uid": _identity(user, "uid"),
-        "gid": _identity(user, "gid"),
-        "groups": [int(group) for group in user.get("additionalGids") or ()],
-        "umask": int(user["umask"]) if user.get("umask") is not None else -1,
-        "capabilities": {
-            kind: capability_mask(capabilities.get(kind) or ())
-            for kind in ("bounding", "effective", "permitted", "inheritable", "ambient")
-        },
-        "no_new_privileges": bool(described.get("noNewPrivileges")),
-        "oom_score_adj": described.get("oomScoreAdj"),
-        "rlimits": [_rlimit(limit) for limit in described.get("rlimits") or ()],
-        "tty": bool(described.get("terminal")),
-    }
-
-
-def _identity(user: Mapping[str, Any], key: str) -> int:
-    """A uid or gid; 4294967295 is refused, since the kernel reads it as "unchanged" (setresuid(2))."""
-    value = user.get(key) or 0
-    if not isinstance(value, int) or not 0 <= value < 0xFFFFFFFF:
-        raise Invalid(f"process.user.{key}: {value!r} is not an id from 0 to 4294967294")
-    return value
-
-
-def candidates(command: bytes, path: bytes) -> list[bytes]:
-    """The files to try to execute, in order; PATH is searched by init with execve alone, never by a library (execvp(3))."""
-    if b"/" in command:
-        return [command]
-    return [(directory or b".") + b"/" + command for directory in path.split(b":")]
-
-
-_RLIMITS = {
-    "CPU": 0, "FSIZE": 1, "DATA": 2, "STACK": 3, "CORE": 4, "RSS": 5, "NPROC": 6, "NOFILE": 7, "MEMLOCK": 8, "AS": 9,
-    "LOCKS": 10, "SIGPENDING": 11, "MSGQUEUE": 12, "NICE": 13, "RTPRIO": 14, "RTTIME": 15,
-}  # fmt: skip
-
-
-def _rlimit(limit: Mapping[str, Any]) -> tuple[int, int, int]:
-    """(resource, soft, hard); -1 and 2^64-1 mean unlimited (getrlimit(2))."""
-    name = str(limit.get("type") or "")
-    try:
-        resource = _RLIMITS[name.removeprefix("RLIMIT_")]
-    except KeyError:
-        raise Invalid(
-            f"process.rlimits: unknown type {name!r}", hint=f"Known: {', '.join(_RLIMITS)}."
-        ) from None
-    soft, hard = (_signed(int(limit.get(key, 0))) for key in ("soft", "hard"))
-    if hard != -1 and (soft == -1 or soft > hard):
-        raise Invalid(f"process.rlimits: {name}'s soft limit exceeds its hard limit")
-    return resource, soft, hard
-
-
-def _signed(value: int) -> int:
-    return -1 if value < 0 or value >= 1 << 63 else value
 
 
 def id_maps(spec: Mapping[str, Any]) -> tuple[bytes, bytes]:
     """The texts for /proc/PID/uid_map and gid_map (user_namespaces(7)); empty without mappings."""
     linux = spec.get("linux") or {}
-    return tuple(  # type: ignore[return-value]
-        b"".join(
-            b"%d %d %d\n" % (int(e["containerID"]), int(e["hostID"]), int(e["size"]))
-            for e in linux.get(key) or ()
-        )
-        for key in ("uidMappings", "gidMappings")
-    )
+    return id_map(linux.get("uidMappings") or ()), id_map(linux.get("gidMappings") or ())
 
 
 def describe(steps: Iterable[Step]) -> str:

@@ -12,9 +12,9 @@ import fcntl
 import os
 import stat
 
-from lading.linux import files, process
+from lading.linux import files, process, trees
 from lading.linux import mount as m
-from lading.runtime import wire
+from lading.runtime import hooks, wire
 
 if False:  # names for the type checker only; the zygote must not import typing
     from typing import Any
@@ -137,6 +137,29 @@ class Root:
             os.close(parent)
         return self._open(path)
 
+    def do_copy_up(self, target: bytes, flags: int, data: bytes, propagation: int) -> None:
+        """A tmpfs that begins with what the image has there ("tmpcopyup")."""
+        below = os.open(_proc(self._ensure_dir(target)), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.do_mount(b"tmpfs", b"tmpfs", target, flags & ~m.MS_RDONLY, data, propagation)
+        top = self._open(target, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            trees.copy(below, top, chown=True)
+        finally:
+            os.close(top)
+            os.close(below)
+        if flags & m.MS_RDONLY:
+            self.do_remount(target, flags)
+
+    def do_hooks(self) -> None:
+        """The runtime's own hooks run while this waits; then those that belong here, before the root is entered."""
+        wire.send(self.channel, ("hooks",))
+        state = wire.go(self.channel)
+        try:
+            hooks.run(self.plan["hooks"]["createContainer"], state)
+        except hooks.HookFailed as failure:
+            raise StepFailed("createContainer", 0, failure.detail) from None
+        os.close(state)
+
     def do_mkdir(self, path: bytes) -> None:
         os.close(self._ensure_dir(path))
 
@@ -196,8 +219,22 @@ class Root:
                 if kept & getattr(os, name):
                     flags |= bit
             m.mount(None, _proc(fd), None, m.MS_REMOUNT | m.MS_BIND | flags)
-            if attributes & m.MS_RDONLY:
-                _recursive_readonly(fd)
+        finally:
+            os.close(fd)
+
+    def do_deep_readonly(self, target: bytes) -> None:
+        """Also the mounts below, where the kernel can (mount_setattr, Linux 5.12); older ones leave those writable."""
+        try:
+            self.do_attributes(target, m.MOUNT_ATTR_RDONLY, 0)
+        except OSError as error:
+            if error.errno not in (38, 22, 1):
+                raise
+
+    def do_attributes(self, target: bytes, set_: int, clear: int) -> None:
+        """Attributes of a mount and of every one below it ("rro" and its kin)."""
+        fd = self._open(target)
+        try:
+            m.mount_setattr(fd, b"", m.AT_EMPTY_PATH | m.AT_RECURSIVE, set_, clear)
         finally:
             os.close(fd)
 
@@ -285,6 +322,7 @@ class Root:
         finally:
             os.close(fd)
         self.do_remount(path, m.MS_RDONLY)
+        self.do_deep_readonly(path)
 
     def do_console(self) -> None:
         """A terminal of the container's own devpts: its master goes to the monitor; the peer is opened by ioctl."""
@@ -311,15 +349,6 @@ class Root:
 
     def do_root_propagation(self, flags: int) -> None:
         m.mount(None, b"/", None, flags)
-
-
-def _recursive_readonly(fd: int) -> None:
-    """Also the mounts below, where the kernel can (mount_setattr, Linux 5.12); older ones leave those writable."""
-    try:
-        m.mount_setattr(fd, b"", m.AT_EMPTY_PATH | m.AT_RECURSIVE, m.MOUNT_ATTR_RDONLY)
-    except OSError as error:
-        if error.errno not in (38, 22, 1):
-            raise
 
 
 def _proc(fd: int) -> bytes:

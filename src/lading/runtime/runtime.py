@@ -96,7 +96,7 @@ class Runtime:
                 entries.append((process.CLONE_NEWNET, fds.add(launch.netns_fd)))
             userns = bool(create_flags & process.CLONE_NEWUSER)
             described = {
-                **self._common(launch.id, "container", spec, launch.attachments, fds),
+                **self._common(launch.id, launch.id, "container", spec, launch.attachments, fds),
                 "userns": userns,
                 "id_maps": plan.id_maps(spec),
                 "open_stdin": launch.open_stdin,
@@ -172,7 +172,7 @@ class Runtime:
             spec = {"process": launch.process}
             flags, userns = parts.joined_namespaces(target["pid"])
             described = {
-                **self._common(launch.id, "exec", spec, launch.attachments, fds),
+                **self._common(launch.id, launch.container, "exec", spec, launch.attachments, fds),
                 "keep": [],
                 "userns": userns,
                 "open_stdin": launch.open_stdin,
@@ -210,6 +210,7 @@ class Runtime:
     def _common(
         self,
         identifier: str,
+        container: str,
         kind: str,
         spec: Mapping[str, Any],
         attachments: Sequence[Attachment],
@@ -219,6 +220,7 @@ class Runtime:
         described = spec.get("process") or {}
         return {
             "kind": kind,
+            "container": container.encode(),
             "run_dir": os.fsencode(self.run_dir(identifier)),
             "boot_id": self._state.boot_id.encode(),
             "tty": bool(described.get("terminal")),
@@ -307,6 +309,11 @@ class Runtime:
     def known(self) -> list[str]:
         """Identifiers of every container and exec that has a live state directory."""
         return self._state.known()
+
+    def container_of(self, identifier: str) -> str:
+        """The container that an exec runs in, itself for a container, "" where nothing was started."""
+        state = self._state.read(identifier, "state")
+        return str(state.get("container", "")) if state is not None else ""
 
     def pids(self, identifier: str) -> list[int]:
         """Host pids of the container's processes."""

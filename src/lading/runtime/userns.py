@@ -7,9 +7,9 @@ privileges and in a mount namespace of its own, before init is born. System call
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal itself imports enum, 3 ms
 import errno
 import os
-import signal
 
 from lading.linux import calls, process
 from lading.linux import mount as m
@@ -27,7 +27,8 @@ def prepare(plan: dict[str, Any]) -> None:
     """
     process.unshare(process.CLONE_NEWNS)
     m.mount(None, b"/", None, m.MS_SLAVE | m.MS_REC)
-    namespace = _mapping(*plan["id_maps"])
+    # A bundle's root file system has the container's ids on disk already; the engine's layers have the image's.
+    namespace = _mapping(*plan["id_maps"]) if plan["userns"] and plan.get("map_root", True) else -1
     try:
         steps: list[tuple[Any, ...]] = []
         for step in plan["steps"]:
@@ -42,18 +43,21 @@ def prepare(plan: dict[str, Any]) -> None:
                 m.mount(b"overlay", target, b"overlay", m.MS_RDONLY if readonly else 0, data + extra)
                 os.chdir(target)
                 steps.append(("tree_root", readonly))
-            elif step[0] == "bind_root":
-                _, source, readonly, _, target = step
-                _cover(source, target, namespace)
+            elif step[0] == "bind_root" and plan["userns"]:
+                _, source, readonly, recursive, target = step
+                _cover(source, target, namespace, recursive)
                 os.chdir(target)
                 steps.append(("tree_root", readonly))
-            elif step[0] == "bind":
+            elif step[0] == "bind" and plan["userns"]:
                 steps.append(("bind_fd", _mapped(step[1], step[3], namespace), *step[1:]))
+            elif step[0] == "bind_mapped":
+                steps.append(("bind_fd", _mapped_apart(*step[1:]), *step[1:6]))
             else:
                 steps.append(step)
         plan["steps"] = steps
     finally:
-        os.close(namespace)
+        if namespace >= 0:
+            os.close(namespace)
 
 
 def _as_container_root(id_maps: tuple[bytes, bytes]) -> None:
@@ -74,7 +78,7 @@ def _mapping(uid_map: bytes, gid_map: bytes) -> int:
     """A descriptor of a user namespace that has these maps and no process; only its maps are used."""
     child = process.clone3(process.CLONE_NEWUSER)
     if child == 0:
-        signal.pause()
+        _signal.pause()
         os._exit(0)
     try:
         for name, text in (("uid_map", uid_map), ("gid_map", gid_map)):
@@ -85,7 +89,7 @@ def _mapping(uid_map: bytes, gid_map: bytes) -> int:
                 os.close(fd)
         return os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     finally:
-        os.kill(child, signal.SIGKILL)
+        os.kill(child, _signal.SIGKILL)
         os.waitpid(child, 0)
 
 
@@ -93,6 +97,8 @@ def _mapped(source: bytes, recursive: bool, namespace: int) -> int:
     """A detached, id-mapped copy of the mount at `source`; without the map where the file system cannot (EINVAL)."""
     deep = m.AT_RECURSIVE if recursive else 0
     fd = m.open_tree(-100, source, m.OPEN_TREE_CLONE | deep)
+    if namespace < 0:
+        return fd
     try:
         m.mount_setattr(fd, b"", m.AT_EMPTY_PATH | deep, m.MOUNT_ATTR_IDMAP, userns_fd=namespace)
     except OSError as error:
@@ -102,11 +108,36 @@ def _mapped(source: bytes, recursive: bool, namespace: int) -> int:
     return fd
 
 
-def _cover(source: bytes, target: bytes, namespace: int) -> None:
-    """Mount an id-mapped copy of `source` over `target`, in this mount namespace alone."""
-    fd = m.open_tree(-100, source, m.OPEN_TREE_CLONE)
+def _mapped_apart(
+    source: bytes,
+    target: bytes,
+    recursive: bool,
+    attributes: int,
+    propagation: int,
+    uid_map: bytes,
+    gid_map: bytes,
+    deep_map: bool,
+) -> int:
+    """A detached copy of the mount at `source` with a map of its own: asked for, so a refusal is an error."""
+    namespace = _mapping(uid_map, gid_map)
+    fd = m.open_tree(-100, source, m.OPEN_TREE_CLONE | (m.AT_RECURSIVE if recursive else 0))
     try:
-        m.mount_setattr(fd, b"", m.AT_EMPTY_PATH, m.MOUNT_ATTR_IDMAP, userns_fd=namespace)
+        deep = m.AT_RECURSIVE if deep_map else 0
+        m.mount_setattr(fd, b"", m.AT_EMPTY_PATH | deep, m.MOUNT_ATTR_IDMAP, userns_fd=namespace)
+    except OSError:
+        os.close(fd)
+        raise
+    finally:
+        os.close(namespace)
+    return fd
+
+
+def _cover(source: bytes, target: bytes, namespace: int, recursive: bool = False) -> None:
+    """Mount a copy of `source` over `target`, id-mapped if need be, in this mount namespace alone."""
+    fd = m.open_tree(-100, source, m.OPEN_TREE_CLONE | (m.AT_RECURSIVE if recursive else 0))
+    try:
+        if namespace >= 0:
+            m.mount_setattr(fd, b"", m.AT_EMPTY_PATH, m.MOUNT_ATTR_IDMAP, userns_fd=namespace)
         holder = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             m.move_mount(fd, holder)

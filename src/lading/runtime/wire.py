@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import _socket
 import marshal
+import os
 
 if False:  # names for the type checker only; the zygote must not import typing
     from typing import Any
@@ -23,6 +24,17 @@ def receive(channel: _socket.socket, flags: int = 0) -> tuple[tuple[Any, ...] | 
         if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
             fd = int.from_bytes(payload[:4], "little")
     return (marshal.loads(data), fd) if data else (None, fd)
+
+
+def go(channel: _socket.socket) -> int:
+    """Wait for the other side's word, and take the descriptor that came with it (-1: none).
+
+    When the other side is gone, so is this process.
+    """
+    data, ancillary, _, _ = channel.recvmsg(64, _ONE, _socket.MSG_CMSG_CLOEXEC)
+    if not data:
+        os._exit(70)
+    return int.from_bytes(ancillary[0][2][:4], "little") if ancillary else -1
 
 
 def receive_many(channel: _socket.socket) -> tuple[bytes, list[int]]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Iterable, Mapping
-from typing import Any
 
 from lading.linux import calls
+
+if False:  # names for the type checker only; the OCI command line must not import typing
+    from collections.abc import Iterable, Mapping
+    from typing import Any
 
 _PROG_LOAD, _PROG_ATTACH = 5, 8
 _TYPE_CGROUP_DEVICE, _ATTACH_CGROUP_DEVICE = 15, 6

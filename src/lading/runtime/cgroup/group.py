@@ -8,13 +8,16 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterable, Mapping
-from typing import Any
 
 from lading.base.errors import Invalid, Unsupported
-from lading.runtime.cgroup import devices, settings
-from lading.runtime.cgroup.layout import Layout
+from lading.runtime.cgroup import settings
 from lading.runtime.cgroup.remove import remove_directories
+
+if False:  # names for the type checker only; the OCI command line must not import typing
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+    from lading.runtime.cgroup.layout import Layout
 
 PARENT = "lading"
 _ALWAYS = ("cpu", "cpuacct", "memory", "devices", "freezer", "blkio", "pids")
@@ -54,7 +57,7 @@ class Group:
             if self.unified and self.layout.v2:
                 self._delegate()
             if "cpuset" in self.v1:
-                _inherit_cpuset(self.v1["cpuset"])
+                _inherit_cpuset(self.layout.v1["cpuset"], self.v1["cpuset"])
             self.apply(resources)
             if self.unified and "devices" not in self.v1 and (rules := resources.get("devices")):
                 self._attach_devices(rules)
@@ -63,9 +66,13 @@ class Group:
             raise
 
     def _delegate(self) -> None:
-        """Enable the controllers we use in the root and in our parent, so that the leaf has their files."""
-        wanted = [c for c in ("cpu", "cpuset", "memory", "pids", "io", "hugetlb") if c in self.layout.v2]
-        for directory in (self.layout.unified, os.path.dirname(self.unified)):
+        """Enable the controllers we use from the root down to our parent, so that the leaf has their files."""
+        wanted = [
+            c for c in ("cpu", "cpuset", "memory", "pids", "io", "hugetlb", "rdma") if c in self.layout.v2
+        ]
+        names = self.unified[len(self.layout.unified) :].strip("/").split("/")
+        for depth in range(len(names)):
+            directory = "/".join([self.layout.unified, *names[:depth]])
             try:
                 with open(f"{directory}/cgroup.subtree_control", encoding="ascii") as file:
                     missing = [c for c in wanted if c not in file.read().split()]
@@ -78,6 +85,8 @@ class Group:
                     pass  # not ours to enable; a limit that needs it is refused when it is written
 
     def _attach_devices(self, rules: Any) -> None:
+        from lading.runtime.cgroup import devices  # brings ctypes, which v1 does not need
+
         fd = os.open(self.unified, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             devices.attach(fd, devices.compile_rules(rules))
@@ -218,23 +227,21 @@ def _make(directory: str) -> None:
     try:
         os.mkdir(directory, 0o755)
     except FileNotFoundError:
-        parent = os.path.dirname(directory)
-        try:
-            os.mkdir(parent, 0o755)
-        except FileExistsError:
-            pass
-        os.mkdir(directory, 0o755)
+        _make(os.path.dirname(directory))
+        _make(directory)
     except FileExistsError:
         pass
 
 
-def _inherit_cpuset(directory: str) -> None:
+def _inherit_cpuset(top: str, directory: str) -> None:
     """A new v1 cpuset is empty and takes no process until it has CPUs and memory nodes (cpusets.rst)."""
-    for parent, child in ((os.path.dirname(os.path.dirname(directory)), os.path.dirname(directory)),
-                          (os.path.dirname(directory), directory)):  # fmt: skip
+    parent = top
+    for name in directory[len(top) :].strip("/").split("/"):
+        child = f"{parent}/{name}"
         for file in ("cpuset.cpus", "cpuset.mems"):
             if not _read(f"{child}/{file}").strip():
                 _write(f"{child}/{file}", _read(f"{parent}/{file}").strip())
+        parent = child
 
 
 def _write(path: str, value: str) -> None:

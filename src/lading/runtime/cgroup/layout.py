@@ -6,19 +6,32 @@ Sources: cgroups(7), Documentation/admin-guide/cgroup-v1/cgroups.rst, Documentat
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
 
-V1_WANTED = ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb")
+if False:  # names for the type checker only; the OCI command line must not import typing
+    from collections.abc import Mapping
+
+V1_WANTED = (
+    "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb", "net_cls", "net_prio",
+    "perf_event", "rdma",
+)  # fmt: skip
 
 
-@dataclass(frozen=True)
 class Layout:
     """Mount points by v1 controller, the v2 mount point ("" if none) and the controllers v2 offers there."""
 
-    v1: Mapping[str, str]
-    unified: str
-    v2: frozenset[str]
+    __slots__ = ("unified", "v1", "v2")
+
+    def __init__(self, v1: Mapping[str, str], unified: str, v2: frozenset[str]) -> None:
+        self.v1, self.unified, self.v2 = v1, unified, v2
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Layout) and (self.v1, self.unified, self.v2) == (
+            other.v1,
+            other.unified,
+            other.v2,
+        )
+
+    __hash__ = None  # type: ignore[assignment]
 
     @property
     def mode(self) -> str:

@@ -8,11 +8,17 @@ Documentation/networking/filter.rst). Numbers above our tables get ENOSYS, which
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 from lading.base.errors import Invalid, Unsupported
 from lading.linux.syscall_numbers import AUDIT_ARCH, numbers
+
+if False:  # names for the type checker only; the command line must not import typing
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    _Test = tuple[int, str, int, int]
+    # A plain return value, or tests in order with the value of the first that holds; the default follows.
+    _Outcome = int | tuple[tuple[tuple[_Test, ...], int], ...]
 
 _LOAD, _JUMP, _JEQ, _JGT, _JGE, _AND, _RETURN = 0x20, 0x05, 0x15, 0x25, 0x35, 0x54, 0x06
 _NR, _ARCH, _ARGS = 0, 4, 16
@@ -31,13 +37,15 @@ _ACTIONS = {
     "SCMP_ACT_LOG": 0x7FFC0000,
     "SCMP_ACT_ALLOW": 0x7FFF0000,
 }
-_FLAGS = {"SECCOMP_FILTER_FLAG_TSYNC": 1, "SECCOMP_FILTER_FLAG_LOG": 2, "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4}
+_FLAGS = {
+    "SECCOMP_FILTER_FLAG_TSYNC": 1, "SECCOMP_FILTER_FLAG_LOG": 2, "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32,
+}  # fmt: skip
+_NEW_LISTENER, _TSYNC_ESRCH = 8, 16
+_PERMISSIVE = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE")
 _OPERATORS = {
     "SCMP_CMP_NE", "SCMP_CMP_LT", "SCMP_CMP_LE", "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_MASKED_EQ",
 }  # fmt: skip
-
-_Test = tuple[int, str, int, int]
-"""(argument index, operator, value, second value)."""
 
 
 class Program:
@@ -106,7 +114,7 @@ def compile_filter(profile: Mapping[str, Any], native: str) -> tuple[bytes, int]
     """(program, filter flags) of the runtime specification's `linux.seccomp` for a machine whose architecture is `native`.
 
     Names unknown to an architecture are passed over there, as the specification's users expect. Raises Invalid for
-    unknown actions, operators or flags, and Unsupported for SCMP_ACT_NOTIFY.
+    unknown actions, operators or flags. With `listenerPath` and a SCMP_ACT_NOTIFY rule the flags ask for a listener.
     """
     default = action_value(profile.get("defaultAction", "SCMP_ACT_ERRNO"), profile.get("defaultErrnoRet"))
     archs = [a for a in dict.fromkeys([native, *profile.get("architectures", [])]) if a in AUDIT_ARCH]
@@ -115,6 +123,11 @@ def compile_filter(profile: Mapping[str, Any], native: str) -> tuple[bytes, int]
         if name not in _FLAGS:
             raise Invalid(f"unknown seccomp flag {name!r}", hint=f"Known: {', '.join(_FLAGS)}.")
         flags |= _FLAGS[name]
+    if _notifies(profile):
+        flags |= _NEW_LISTENER | (_TSYNC_ESRCH if flags & _FLAGS["SECCOMP_FILTER_FLAG_TSYNC"] else 0)
+    newer = action_value("SCMP_ACT_ERRNO", _ENOSYS)
+    if profile.get("defaultAction") in _PERMISSIVE:
+        newer = default
     program = Program()
     program.load(_ARCH)
     for arch in archs:
@@ -126,14 +139,10 @@ def compile_filter(profile: Mapping[str, Any], native: str) -> tuple[bytes, int]
             program.unless(_JGE, _X32_BIT, native_abi)
             program.ret(action_value("SCMP_ACT_ERRNO", _ENOSYS))
             program.mark(native_abi)
-        _section(program, _outcomes(profile, arch, default), default, max(numbers(arch).values()))
+        _section(program, _outcomes(profile, arch, default), default, max(numbers(arch).values()), newer)
         program.mark(after)
     program.ret(action_value("SCMP_ACT_ERRNO", _ENOSYS))
     return program.assemble(), flags
-
-
-_Outcome = int | tuple[tuple[tuple[_Test, ...], int], ...]
-"""A plain return value, or tests in order with the value of the first that holds; the default follows."""
 
 
 def _outcomes(profile: Mapping[str, Any], arch: str, default: int) -> dict[int, _Outcome]:
@@ -143,10 +152,6 @@ def _outcomes(profile: Mapping[str, Any], arch: str, default: int) -> dict[int, 
     tested: dict[int, list[tuple[tuple[_Test, ...], int]]] = {}
     for rule in profile.get("syscalls", []):
         value = action_value(rule.get("action", ""), rule.get("errnoRet"))
-        if rule.get("action") == "SCMP_ACT_NOTIFY":
-            raise Unsupported(
-                "SCMP_ACT_NOTIFY is not supported", hint="Remove the notify rules from the profile."
-            )
         tests = tuple(_test(argument) for argument in rule.get("args") or ())
         for name in rule.get("names", []):
             nr = table.get(name)
@@ -161,6 +166,27 @@ def _outcomes(profile: Mapping[str, Any], arch: str, default: int) -> dict[int, 
         if nr not in plain:  # a rule without arguments covers those with
             outcomes[nr] = tuple(cases)
     return outcomes
+
+
+def _notifies(profile: Mapping[str, Any]) -> bool:
+    """Whether anything asks a listener. The system calls that hand the listener over cannot wait for it themselves."""
+    default = profile.get("defaultAction")
+    if default == "SCMP_ACT_NOTIFY":
+        raise Invalid("linux.seccomp.defaultAction: SCMP_ACT_NOTIFY cannot be the default")
+    named = {
+        name
+        for rule in profile.get("syscalls") or ()
+        if rule.get("action") == "SCMP_ACT_NOTIFY"
+        for name in rule.get("names") or ()
+    }
+    if named & {"sendmsg", "close"}:
+        raise Invalid(
+            "linux.seccomp.syscalls: sendmsg and close cannot be SCMP_ACT_NOTIFY",
+            why="the process needs them to hand its listener over",
+        )
+    if named and not profile.get("listenerPath"):
+        raise Invalid("linux.seccomp.listenerPath: SCMP_ACT_NOTIFY needs a listener")
+    return bool(named)
 
 
 def _test(argument: Mapping[str, Any]) -> _Test:
@@ -183,14 +209,14 @@ def _alternatives(tests: tuple[_Test, ...]) -> Sequence[tuple[_Test, ...]]:
     return [(test,) for test in tests]
 
 
-def _section(program: Program, outcomes: dict[int, _Outcome], default: int, newest: int) -> None:
-    """Emit the search: ranges of equal outcome, halved until one is left."""
+def _section(program: Program, outcomes: dict[int, _Outcome], default: int, newest: int, newer: int) -> None:
+    """Emit the search: ranges of equal outcome, halved until one is left; `newer` is for numbers above our tables."""
     ranges: list[tuple[int, _Outcome]] = []
     for nr in range(newest + 1):
         outcome = outcomes.get(nr, default)
         if not ranges or ranges[-1][1] != outcome:
             ranges.append((nr, outcome))
-    ranges.append((newest + 1, action_value("SCMP_ACT_ERRNO", _ENOSYS)))
+    ranges.append((newest + 1, newer))
     _search(program, ranges, default)
 
 

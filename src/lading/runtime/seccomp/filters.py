@@ -7,6 +7,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from lading.base.errors import Unsupported
+from lading.linux.seccomp import FLAG_NEW_LISTENER
 from lading.linux.syscall_numbers import NATIVE
 from lading.runtime.seccomp.assemble import compile_filter
 
@@ -29,5 +31,12 @@ class Filters:
         if found is None:
             if len(self._programs) >= _KEPT:
                 self._programs.clear()
-            found = self._programs[key] = compile_filter(profile, native)
+            found = compile_filter(profile, native)
+            if found[1] & FLAG_NEW_LISTENER:
+                raise Unsupported(
+                    "SCMP_ACT_NOTIFY is not supported by the engine",
+                    why="nobody would answer the notifications",
+                    hint="Remove the notify rules from the profile, or run the bundle with lading-runtime.",
+                )
+            self._programs[key] = found
         return found
