@@ -44,6 +44,7 @@ BUSYBOX = "sha256:" + "b" * 64
 class End:
     code: int
     error: str = ""
+    hint: str = ""
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def test_fields_honour_quotes() -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--gpus all img", "GPUs are not supported yet"),
+        ("--gpus many img", "value must be either"),
         ("--link a img", "--link is not supported"),
         ("-v rel img", "mount path must be absolute"),
         ("-v a:rel img", "mount path must be absolute"),

@@ -15,6 +15,7 @@ from lading.engine.model import (
     Config,
     CreateRequest,
     Device,
+    DeviceRequest,
     Endpoint,
     ExecRequest,
     Health,
@@ -170,6 +171,19 @@ def resources(fields: Fields) -> Resources:
     )
 
 
+def _device_request(fields: Fields) -> DeviceRequest:
+    groups = fields.items("Capabilities")
+    if not all(isinstance(group, list) and all(isinstance(word, str) for word in group) for group in groups):
+        raise Invalid("HostConfig.DeviceRequests[].Capabilities must be a list of lists of strings")
+    return DeviceRequest(
+        driver=fields.text("Driver"),
+        count=fields.integer("Count"),
+        device_ids=fields.strings("DeviceIDs"),
+        capabilities=tuple(tuple(group) for group in groups),
+        options=fields.string_map("Options"),
+    )
+
+
 def restart(fields: Fields) -> Restart:
     policy = fields.object("RestartPolicy")
     return Restart(policy.text("Name") or "no", policy.integer("MaximumRetryCount"))
@@ -178,11 +192,6 @@ def restart(fields: Fields) -> Restart:
 def host_config(fields: Fields) -> HostConfig:
     """HostConfig, with lading's own HostTrust."""
     log = fields.object("LogConfig")
-    if fields.items("DeviceRequests"):
-        raise Unsupported(
-            "device requests (--gpus) are not supported by this version",
-            hint="Give the device nodes with --device.",
-        )
     return HostConfig(
         binds=fields.strings("Binds"),
         mounts=tuple(_mount(mount) for mount in fields.objects("Mounts")),
@@ -216,6 +225,7 @@ def host_config(fields: Fields) -> HostConfig:
             for item in fields.objects("Devices")
         ),
         device_cgroup_rules=fields.strings("DeviceCgroupRules"),
+        device_requests=tuple(_device_request(item) for item in fields.objects("DeviceRequests")),
         ulimits=tuple(
             Ulimit(item.text("Name"), item.integer("Soft"), item.integer("Hard"))
             for item in fields.objects("Ulimits")

@@ -48,6 +48,11 @@ class Paths:
         """Scratch on the same file system as the data root; emptied at start."""
         return f"{self.root}/tmp"
 
+    @property
+    def cdi(self) -> str:
+        """Device specs of this engine's own; they win over the system's (CDI SPEC.md)."""
+        return f"{self.run}/cdi"
+
     def container_run(self, container_id: str) -> str:
         """Live state of one container or exec: pid, exit file, control socket (the design's `run/c/<id>/`)."""
         return f"{self.run}/c/{container_id}"

@@ -1,7 +1,7 @@
 """Flags of run and create to the body of POST /containers/create. Owns docker's rules for it; sends nothing.
 
 Only what was given is sent: what is left out is the daemon's default or the image's. The syntax of single values
-(ports, mounts, volumes, devices) is in `values` and `values_mounts`, imported when one is given.
+(ports, mounts, volumes, devices) is in `values`, `values_mounts` and `values_devices`, imported when one is given.
 """
 
 from __future__ import annotations
@@ -64,7 +64,6 @@ PLAIN = {
 }
 
 _REFUSED = {
-    "gpus": ("GPUs are not supported yet", "Leave --gpus out; --device gives single device nodes."),
     "link": (
         "--link is not supported",
         "Put both containers on one network: names resolve there by themselves.",
@@ -83,6 +82,7 @@ _SHAPED = (
     ("device-write-iops", "throttles"),
     ("env-file", "environment"),
     ("expose", "ports"),
+    ("gpus", "gpus"),
     ("health-cmd", "health"),
     ("health-interval", "health"),
     ("health-retries", "health"),
@@ -107,6 +107,9 @@ _SHAPED = (
 
 _MOUNTS = {"mounts", "tmpfs", "volumes"}
 """Those of them that are in `values_mounts.py`."""
+
+_DEVICES = {"devices", "gpus"}
+"""Those in `values_devices.py`."""
 
 
 def create_body(context: Context, flags: Flags, detach: bool) -> dict[str, Any]:
@@ -141,13 +144,18 @@ def create_body(context: Context, flags: Flags, detach: bool) -> dict[str, Any]:
     if wanted:
         from lading.cli import values
 
-        for function in sorted(wanted - _MOUNTS):
+        for function in sorted(wanted - _MOUNTS - _DEVICES):
             getattr(values, function)(context, flags, config, host)
     if wanted & _MOUNTS:
         from lading.cli import values_mounts
 
         for function in sorted(wanted & _MOUNTS):
             getattr(values_mounts, function)(context, flags, config, host)
+    if wanted & _DEVICES:
+        from lading.cli import values_devices
+
+        for function in sorted(wanted & _DEVICES):
+            getattr(values_devices, function)(context, flags, config, host)
     _network(flags, body, host)
     if flags.on("rm") and flags.text("restart") not in ("", "no"):
         raise UsageError("conflicting options: --restart and --rm")

@@ -99,6 +99,8 @@ def exit_code(context: Context, path: str, waiting: Response) -> int:
     if isinstance(error, dict) and error.get("Message"):
         context.complain(str(error["Message"]))
         return 125
+    if isinstance(body, dict) and isinstance(body.get("Hint"), str):
+        context.complain(body["Hint"])
     code = body.get("StatusCode") if isinstance(body, dict) else None
     return int(code) & 0xFF if isinstance(code, int) else 125
 

@@ -1,4 +1,4 @@
-"""The syntax of single container flags: ports, volumes, mounts, devices, labels, health. Each function fills in a body.
+"""The syntax of single container flags: ports, limits, labels, health. Each function fills in a body.
 
 Every function takes (context, flags, config, host) and writes into the last two, so that `createbody` can call those that
 are needed by name. Wrong values are UsageErrors that name the flag and show the right form.
@@ -223,29 +223,6 @@ def size_of(flag: str, item: str, text: str) -> int:
         return parse_size(text)
     except ValueError as error:
         raise wrong(flag, item, str(error)) from None
-
-
-def devices(context: Context, flags: Flags, config: Body, host: Body) -> None:
-    """--device PATH[:PATH[:PERMISSIONS]], or a CDI name such as vendor.com/gpu=0."""
-    out, named = [], []
-    for item in flags.many("device"):
-        if not item.startswith("/") and "=" in item and "/" in item.partition("=")[0]:
-            named.append(item)
-            continue
-        parts = item.split(":")
-        source, target, permissions = parts[0], parts[0], "rwm"
-        if len(parts) == 2 and parts[1] and not parts[1].strip("rwm"):
-            permissions = parts[1]
-        elif len(parts) > 1:
-            target = parts[1] or source
-            permissions = parts[2] if len(parts) == 3 else permissions
-        if len(parts) > 3 or not source or not permissions or permissions.strip("rwm"):
-            raise wrong("device", item, "invalid device specification (write PATH[:PATH-INSIDE[:rwm]])")
-        out.append({"PathOnHost": source, "PathInContainer": target, "CgroupPermissions": permissions})
-    if out:
-        host["Devices"] = out
-    if named:
-        host["DeviceRequests"] = [{"Driver": "cdi", "DeviceIDs": named}]
 
 
 def throttles(context: Context, flags: Flags, config: Body, host: Body) -> None:

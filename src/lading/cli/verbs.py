@@ -100,6 +100,10 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "network rm": ("networks", "RM", "Remove one or more networks"),
     "builder build": ("build", "BUILD", "Build an image from a Dockerfile"),
     "builder prune": ("prune", "BUILDER", "Remove build cache"),
+    "cdi generate": ("cdi", "GENERATE", "Make a device spec from this machine's devices"),
+    "cdi list": ("cdi", "LIST", "List the devices that specs on this machine name"),
+    "cdi ls": ("cdi", "LIST", "List the devices that specs on this machine name"),
+    "cdi show": ("cdi", "SHOW", "Show what a device brings into a container"),
     "system df": ("df", "DF", "Show lading's disk usage"),
     "system events": ("events", "EVENTS", "Get real time events from the daemon"),
     "system info": ("system", "INFO", "Display system-wide information"),
@@ -108,6 +112,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
 
 GROUPS = {
     "builder": "Manage builds",
+    "cdi": "Manage specs of accelerators and other devices",
     "container": "Manage containers",
     "image": "Manage images",
     "network": "Manage networks",

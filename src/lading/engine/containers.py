@@ -51,7 +51,7 @@ class Containers(Lifecycle):
             elif condition == "next-exit" or entry.running:
                 entry.next_exit.append(future)
             else:
-                future.set_result(Finished(entry.history.exit_code, entry.history.error))
+                future.set_result(Finished(entry.history.exit_code, entry.history.error, entry.history.hint))
         return future
 
     def inspect(self, ref: str, size: bool = False) -> ContainerView:

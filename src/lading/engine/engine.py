@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lading.base import clock
 from lading.base.errors import LadingError, Unsupported
+from lading.engine import shm
 from lading.engine.containers import Containers
 from lading.engine.execs import Execs
 from lading.engine.executor import Executor
@@ -103,9 +104,11 @@ class Engine:
 
     def _adopt(self, entry: Entry) -> bool:
         """Whether its run goes on; then it is ours again."""
-        if self._rooms.runtime.live(entry.id) is None:
+        live = self._rooms.runtime.live(entry.id)
+        if live is None:
             return False
         entry.running = True
+        entry.shm = shm.hold(live.pid)
         return True
 
     def _settle(self, entry: Entry, known: bool) -> None:

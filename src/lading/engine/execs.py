@@ -142,6 +142,8 @@ def launch_of(
         nofile=compose.nofile(),
         trust_env=rooms.trust.environment if host.host_trust else (),
     )
+    if host.device_requests:
+        plan = rooms.accelerators.dress_exec(plan, host, entry.history)
     return ExecLaunch(
         id=exec_id,
         container=entry.id,

@@ -49,6 +49,9 @@ class Lifecycle:
         image = rooms.images.get(asked.config.image)
         if asked.platform:
             _check_platform(asked.platform, image.config.os, image.config.architecture, asked.config.image)
+        if asked.host.device_requests:
+            # All of its devices, or nothing is made.
+            asked = replace(asked, host=rooms.accelerators.prepare(asked.host))
         parent = rooms.images.unpack(image) if image.config.diff_ids else ""
         for network in wanted_networks(asked.host, asked.networks):
             rooms.networks.inspect(network)
@@ -289,7 +292,7 @@ class Lifecycle:
             os.close(attachment.fd)
         entry.pending = []
         self.starter.say(entry, "destroy")
-        answer = Finished(entry.history.exit_code, entry.history.error)
+        answer = Finished(entry.history.exit_code, entry.history.error, entry.history.hint)
         for future in (*entry.gone, *entry.next_exit):
             if not future.done():
                 future.set_result(answer)

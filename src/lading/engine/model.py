@@ -87,6 +87,17 @@ class Device:
 
 
 @dataclass(frozen=True)
+class DeviceRequest:
+    """Accelerators by what they are (Docker's DeviceRequest): `count` -1 is all; `driver` "cdi" takes qualified names."""
+
+    driver: str = ""
+    count: int = 0
+    device_ids: tuple[str, ...] = ()
+    capabilities: tuple[tuple[str, ...], ...] = ()  # any one of the lists is enough
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Ulimit:
     name: str
     soft: int
@@ -159,6 +170,7 @@ class HostConfig:
     group_add: tuple[str, ...] = ()
     devices: tuple[Device, ...] = ()
     device_cgroup_rules: tuple[str, ...] = ()
+    device_requests: tuple[DeviceRequest, ...] = ()
     ulimits: tuple[Ulimit, ...] = ()
     sysctls: Mapping[str, str] = field(default_factory=dict)
     shm_size: int = 0  # 0 is 64 MiB

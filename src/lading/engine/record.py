@@ -43,8 +43,11 @@ class History:
     exit_code: int = 0
     oom_killed: bool = False
     error: str = ""
+    hint: str = ""  # advice on how the last run ended, where that is no failure of ours
     restarts: int = 0
     wanted: bool = False  # started by the user, and not stopped by the user since
     endpoints: tuple[EndpointState, ...] = ()
     host_names: tuple[str, ...] = ()  # the host's ends of its veth pairs, in the order of `endpoints`
     ports: tuple[PortBinding, ...] = ()
+    device_env: tuple[str, ...] = ()  # what its devices' specs set, for execs
+    device_gids: tuple[int, ...] = ()

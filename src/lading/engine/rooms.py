@@ -19,6 +19,7 @@ from lading.engine.volumes import Volumes
 
 if TYPE_CHECKING:
     from lading import network as network_room
+    from lading.engine.accelerators import Accelerators
     from lading.runtime.runtime import Runtime
     from lading.store.blobs import Blobs
     from lading.store.database import Database
@@ -49,6 +50,13 @@ class Rooms:
     timers: Timers
     stub_layer: str
     cpus: int
+
+    @functools.cached_property
+    def accelerators(self) -> Accelerators:
+        """GPUs and the like, loaded when the first container asks for one."""
+        from lading.engine.accelerators import Accelerators
+
+        return Accelerators(self.paths)
 
     @functools.cached_property
     def trust(self) -> trust_host.HostTrust:

@@ -40,6 +40,7 @@ class Finished:
 
     code: int
     error: str = ""
+    hint: str = ""  # advice on an end that is no failure of ours
 
 
 @dataclass
@@ -59,6 +60,7 @@ class Entry:
     removing: bool = False
     ready: bool = True  # False while create is not complete: only its name is taken
     probe: Probe | None = None
+    shm: int = -1  # of its /dev/shm while it runs (shm.py)
     execs: dict[str, None] = field(default_factory=dict)
 
     @property

@@ -91,6 +91,8 @@ class Plan:
     sysctls: Mapping[str, str] = field(default_factory=dict)
     resources: Mapping[str, Any] = field(default_factory=dict)
     devices: tuple[Mapping[str, Any], ...] = ()
+    device_mounts: tuple[Mapping[str, Any], ...] = ()  # in the runtime specification's words already
+    hooks: Mapping[str, Any] = field(default_factory=dict)  # likewise
     id_mappings: tuple[tuple[int, int, int], ...] = ()  # container, host, size
     cgroups_path: str = ""
     annotations: Mapping[str, str] = field(default_factory=dict)
@@ -180,6 +182,8 @@ def compose(plan: Plan) -> dict[str, Any]:
         out["hostname"] = plan.hostname
         if plan.domainname:
             out["domainname"] = plan.domainname
+    if plan.hooks:
+        out["hooks"] = {point: list(hooks) for point, hooks in plan.hooks.items()}
     if plan.annotations:
         out["annotations"] = dict(plan.annotations)
     return out
@@ -216,6 +220,12 @@ def mounts(plan: Plan) -> list[dict[str, Any]]:
     found.extend(_bind(bind) for bind in plan.etc if bind.target not in asked)
     for mount in plan.mounts:
         found.append(_bind(mount) if isinstance(mount, Bind) else _tmpfs(mount))
+    if plan.device_mounts:
+        # A device's mount takes its place from another one there (CDI SPEC.md, mounts); parents come before children.
+        taken = {mount["destination"] for mount in plan.device_mounts}
+        found = [mount for mount in found if mount["destination"] not in taken]
+        later = sorted(plan.device_mounts, key=lambda mount: str(mount["destination"]).count("/"))
+        found.extend(dict(mount) for mount in later)
     return found
 
 

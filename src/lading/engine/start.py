@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from lading.base import clock
 from lading.base.errors import Conflict, Invalid, LadingError
-from lading.engine import binds, compose, etcfiles, restart, spec, stubs
+from lading.engine import binds, compose, etcfiles, restart, shm, spec, stubs
 from lading.engine.health import Probe, wants_probe
 from lading.engine.joining import Joined, wanted_networks
 from lading.engine.model import Endpoint
@@ -26,6 +26,7 @@ from lading.engine.roster import Entry, Finished
 from lading.runtime.model import Attachment, Exit, Launch
 
 if TYPE_CHECKING:
+    from lading.device.edits import Granted
     from lading.engine.rooms import Rooms
 
 log = logging.getLogger(__name__)
@@ -64,10 +65,12 @@ class Starter:
                     # The kernel makes the interfaces while the zygote makes the container.
                     attached = rooms.pool.submit(rooms.networks.attach, netns, joined)
                     undo.callback(attached.exception)
-                launch = self._launch(record, joined, netns, reserved)
+                granted = self._granted(record)
+                launch = self._launch(record, joined, netns, reserved, granted)
                 attachments = self._pending(entry, always)
                 live = rooms.runtime.create(replace(launch, attachments=attachments))
                 undo.callback(rooms.runtime.abandon, record.id)
+                entry.shm = shm.hold(live.pid)
                 attached.result()
                 if late and record.host.network_mode != "host":
                     netns = compose.netns_of(live.pid)
@@ -86,6 +89,8 @@ class Starter:
                     endpoints=joined.endpoints,
                     host_names=joined.host_names,
                     ports=reserved.bindings,
+                    device_env=granted.env if granted is not None else (),
+                    device_gids=granted.gids if granted is not None else (),
                 )
                 rooms.roster.note(entry, history)
                 entry.running, entry.stopping = True, False
@@ -139,7 +144,14 @@ class Starter:
             else Reserved()
         )
 
-    def _launch(self, record: Record, joined: Joined, netns: int, reserved: Reserved) -> Launch:
+    def _granted(self, record: Record) -> Granted | None:
+        """What its devices bring, looked up anew for each start."""
+        requests = record.host.device_requests
+        return self._rooms.accelerators.grant(requests) if requests else None
+
+    def _launch(
+        self, record: Record, joined: Joined, netns: int, reserved: Reserved, granted: Granted | None
+    ) -> Launch:
         rooms = self._rooms
         directory = rooms.paths.container_dir(record.id)
         os.makedirs(directory, mode=0o711, exist_ok=True)
@@ -152,6 +164,8 @@ class Starter:
             pid_of=self.pid_of,
             trust=rooms.trust if record.host.host_trust else None,
         )
+        if granted is not None:
+            plan = rooms.accelerators.dress(plan, record.host, granted)
         logged = record.host.log_driver != "none"
         size, files = log_limits(record)
         return Launch(
@@ -232,6 +246,7 @@ class Starter:
     def _failed(self, entry: Entry, before: History, error: BaseException) -> None:
         """A start that did not come to be is remembered with its reason; else the container is as it was before."""
         entry.running = False
+        self._let_go(entry)
         own = isinstance(error, LadingError) and error.exit_code in (126, 127)
         noted = replace(
             before,
@@ -271,12 +286,15 @@ class Starter:
             finished = ended.finished_ns or clock.now_ns()
             entry.running = False
             gone = entry.record.host.auto_remove and not entry.removing
+            hint = "" if ended.lost else shm.hint(code, entry.shm)
+            self._let_go(entry)
             noted = replace(
                 history,
                 finished_ns=finished,
                 exit_code=code,
                 oom_killed=ended.oom,
                 error="the host or the container's monitor went down" if ended.lost else "",
+                hint=hint,
                 endpoints=(),
                 host_names=(),
                 ports=(),
@@ -290,7 +308,7 @@ class Starter:
                 self.say(entry, "oom")
             self.say(entry, "die", exitCode=str(code))
             waiters, entry.next_exit = entry.next_exit, []
-            answer = Finished(code, noted.error)
+            answer = Finished(code, noted.error, hint)
             if again:
                 entry.backoff = restart.delay(entry.backoff, finished - run)
                 entry.restarting = rooms.timers.after(entry.backoff, lambda: self._restart(entry))
@@ -298,6 +316,11 @@ class Starter:
                 self._remove(entry)
         for future in waiters:
             future.set_result(answer)
+
+    @staticmethod
+    def _let_go(entry: Entry) -> None:
+        shm.release(entry.shm)
+        entry.shm = -1
 
     def release(self, entry: Entry) -> None:
         """Give back ports, interfaces and addresses of a run."""

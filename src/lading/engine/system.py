@@ -98,6 +98,10 @@ class System:
             "NCPU": rooms.cpus,
             "MemTotal": stats.host_memory(),
             "GenericResources": None,
+            "CDISpecDirs": list(rooms.accelerators.directories),
+            "DiscoveredDevices": [
+                {"Source": "cdi", "ID": name} for name in rooms.accelerators.known().names()
+            ],
             "DockerRootDir": rooms.paths.root,
             "HttpProxy": "",
             "HttpsProxy": "",

@@ -43,7 +43,7 @@ def state(rooms: Rooms, entry: Entry) -> State:
         pid=live.pid if live is not None else 0,
         exit_code=ended.code if ended is not None else history.exit_code,
         oom_killed=ended.oom if ended is not None else history.oom_killed,
-        error=history.error,
+        error=history.error or history.hint,
         started_ns=live.started_ns or history.started_ns if live is not None else history.started_ns,
         finished_ns=ended.finished_ns if ended is not None else history.finished_ns,
         health=probe.status if probe is not None else "",

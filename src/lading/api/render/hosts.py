@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lading.api.render.json import present, strings
-from lading.engine.model import HostConfig, Mount, Resources, ThrottleDevice
+from lading.engine.model import DeviceRequest, HostConfig, Mount, Resources, ThrottleDevice
 
 _SHM = 64 << 20
 
@@ -72,6 +72,16 @@ def mount(value: Mount) -> dict[str, Any]:
     return found
 
 
+def device_request(value: DeviceRequest) -> dict[str, Any]:
+    return {
+        "Driver": value.driver,
+        "Count": value.count,
+        "DeviceIDs": strings(value.device_ids),
+        "Capabilities": [list(group) for group in value.capabilities] or None,
+        "Options": dict(value.options),
+    }
+
+
 def host_config(value: HostConfig) -> dict[str, Any]:
     ports: dict[str, list[dict[str, str]]] = {}
     for binding in value.port_bindings:
@@ -121,7 +131,7 @@ def host_config(value: HostConfig) -> dict[str, Any]:
             for item in value.devices
         ],
         "DeviceCgroupRules": strings(value.device_cgroup_rules),
-        "DeviceRequests": None,
+        "DeviceRequests": [device_request(item) for item in value.device_requests] or None,
         "Ulimits": [{"Name": item.name, "Hard": item.hard, "Soft": item.soft} for item in value.ulimits],
         "MaskedPaths": list(value.masked_paths) if value.masked_paths is not None else None,
         "ReadonlyPaths": list(value.readonly_paths) if value.readonly_paths is not None else None,

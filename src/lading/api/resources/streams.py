@@ -126,6 +126,8 @@ def wait(engine: Engine, x: Exchange) -> None:
         answer = {"StatusCode": ended.code}
         if ended.error:
             answer["Error"] = {"Message": ended.error}
+        if ended.hint:  # lading's own: advice, where Error would make a client end with 125
+            answer["Hint"] = ended.hint
     except NotFound as error:
         answer = {"StatusCode": -1, "Error": {"Message": str(error)}}
     out.line(answer)
