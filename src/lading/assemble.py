@@ -26,6 +26,7 @@ from lading.engine.engine import Engine
 from lading.engine.events import Events
 from lading.engine.executor import Executor
 from lading.engine.joining import DEFAULT_BRIDGE
+from lading.engine.naming import Naming
 from lading.engine.networks import Networks
 from lading.engine.publish import Publisher
 from lading.engine.rooms import Rooms
@@ -144,7 +145,16 @@ def _rooms(paths: Paths, environ: Mapping[str, str], undo: ExitStack) -> tuple[R
         live = runtime.live(container_id)
         return live.pid if live is not None else 0
 
-    networks = Networks(db, roster, events, kernel.get, pid_of, _bridge_name(paths))
+    networks = Networks(
+        db,
+        roster,
+        events,
+        kernel.get,
+        pid_of,
+        Naming(roster, pid_of, paths),
+        paths.network_trace,
+        _bridge_name(paths),
+    )
     # Closing goes backwards: no more ends are heard of, those heard of are handled, then the bridges go.
     undo.callback(networks.close)
     pool = ThreadPoolExecutor(_WORKERS, "engine")

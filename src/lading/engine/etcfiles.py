@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 
-from lading.engine.model import EndpointState
+from lading.engine.model import EndpointState, HostConfig
 from lading.engine.spec import Bind
 
 _SYSTEMD_RESOLVED = "/run/systemd/resolve/resolv.conf"  # the real servers behind its 127.0.0.53
@@ -24,6 +24,19 @@ def host_resolver() -> str:
     return text
 
 
+def host_has_only_loopback() -> bool:
+    """Whether the host's name servers are out of every container's reach."""
+    from lading.network import resolver
+
+    return resolver.loopback_only(host_resolver())
+
+
+def container_resolver(host: HostConfig, names: bool) -> str:
+    """resolv.conf(5) of a container with these settings."""
+    on_host = host.network_mode == "host"
+    return resolv_conf(host.dns, host.dns_search, host.dns_options, host_network=on_host, names=names)
+
+
 def _read(path: str) -> str:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
@@ -37,17 +50,16 @@ def hosts(
     domainname: str,
     endpoints: Iterable[EndpointState],
     extra: Sequence[str],
-    peers: Iterable[tuple[str, Sequence[str]]] = (),
     host_gateway: str = "",
 ) -> str:
-    """hosts(5): localhost, the extra names, the container's own addresses, then its peers on named networks."""
+    """hosts(5): localhost, the extra names, then the container's own addresses."""
     from lading.network import resolver
 
     names = [f"{hostname}.{domainname}", hostname] if domainname else [hostname]
     own: list[tuple[str, Sequence[str]]] = []
     for state in endpoints:
         own.extend((address, names) for address in (state.ipv4, state.ipv6) if address)
-    return resolver.hosts_file([*own, *peers], extra, host_gateway=host_gateway)
+    return resolver.hosts_file(own, extra, host_gateway=host_gateway)
 
 
 def resolv_conf(
@@ -56,11 +68,24 @@ def resolv_conf(
     options: Sequence[str],
     *,
     host_network: bool,
+    names: bool = False,
     text: str | None = None,
 ) -> str:
-    """resolv.conf(5) for one container."""
+    """resolv.conf(5) for one container; with `names` it asks the embedded resolver, which asks `dns` or the host's.
+
+    A name without dots is a container's name first: ndots:0 keeps it from being asked for in the host's domains.
+    """
     from lading.network import resolver
 
+    if names:
+        from lading.network.dns.door import ADDRESS
+
+        host_text = text if text is not None else _read("/etc/resolv.conf")
+        resolver.resolv_conf("", dns)  # refuses what is no address
+        words = list(options) or resolver.options_of(host_text)
+        if not any(word.startswith("ndots:") for word in words):
+            words.append("ndots:0")
+        return resolver.resolv_conf(host_text, (ADDRESS,), search, words)
     if host_network:
         return resolver.resolv_conf(
             text if text is not None else _read("/etc/resolv.conf"), dns, search, options, keep_loopback=True

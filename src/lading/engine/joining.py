@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
 
     from lading import network as room
+    from lading.engine.naming import Naming
     from lading.engine.roster import Entry, Roster
     from lading.store.database import Connection, Database
 
@@ -72,14 +73,19 @@ class Joining:
         events: Events,
         open_room: Callable[[], room.Networks],
         pid_of: Callable[[str], int],
+        naming: Naming,
+        trace: str,
         default_bridge: str = DEFAULT_BRIDGE,
     ) -> None:
         """`open_room` opens the kernel's side at first use; `pid_of` gives a container's init pid, 0 when down.
 
+        `trace` is a file that exists while the kernel may hold something of ours: a killed daemon's successor looks.
         Engines over different data roots need different names for their default bridges.
         """
         self._db, self._roster, self._events, self._open = db, roster, events, open_room
         self._pid_of = pid_of
+        self.naming = naming
+        self._trace = trace
         self._lock = threading.RLock()
         self._last: dict[str, str] = {}  # network id -> address given out last
         self._taken: dict[str, dict[str, str]] = {}  # network id -> address -> container id
@@ -283,6 +289,8 @@ class Joining:
                 network = self._addressed(network, "", "", "", "")
                 with self._db.transaction() as cx:
                     self._write(cx, network)
+            if not os.path.exists(self._trace):
+                os.close(os.open(self._trace, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._open().ensure_bridge(self._bridge(network))  # quick when there; mends what someone took
             return network
 
@@ -319,8 +327,9 @@ class Joining:
     def recover(self, live: Iterable[Entry]) -> None:
         """After a restart: mark addresses, and bring back bridges and rules of running containers."""
         entries = [entry for entry in live if entry.history.endpoints]
-        if not entries:
-            return
+        self.naming.recover(entries)
+        if not entries and not os.path.exists(self._trace):
+            return  # nothing was ever made: the kernel's side need not be opened
         bridges: dict[str, room.Bridge] = {}
         forwards: dict[str, tuple[room.Forward, ...]] = {}
         with self._lock:
@@ -332,17 +341,24 @@ class Joining:
                     network = self._networks.get(state.network_id)
                     if network is not None:
                         bridges[network.id] = self._bridge(network)
-        self._open().rebuild(tuple(bridges.values()), forwards)
+        kernel = self._open()
+        kernel.rebuild(tuple(bridges.values()), forwards)
+        kernel.sweep()
 
     def close(self) -> None:
         """Remove bridges nobody is on, also those that a killed daemon left."""
+        self.naming.shut()
         with self._lock:
+            if not os.path.exists(self._trace):
+                return
             for network in self._networks.values():
                 if network.driver == "bridge" and not self._taken.get(network.id):
                     self._remove_bridge(network)
+            if not any(self._taken.values()):
+                os.unlink(self._trace)
 
     def _remove_bridge(self, network: Network) -> None:
-        if os.path.exists(f"/sys/class/net/{network.bridge}"):
+        if network.subnet:  # it was used; the table may speak of it also where the interface is gone
             self._open().remove_bridge(network.bridge)
 
 

@@ -28,6 +28,7 @@ from lading.runtime.model import Attachment, Exit, Launch
 if TYPE_CHECKING:
     from lading.device.edits import Granted
     from lading.engine.rooms import Rooms
+    from lading.network.dns.door import Sockets
 
 log = logging.getLogger(__name__)
 
@@ -59,24 +60,30 @@ class Starter:
                 netns = -1 if late else self._sandbox(record, always)
                 joined = rooms.networks.claim(record.id, asked, (record.id[:12],))
                 undo.callback(rooms.networks.leave, record.id, joined)
-                attached = Future[None]()
-                attached.set_result(None)
+                named = rooms.networks.naming.wanted(record, joined.endpoints)
+                attached: Future[Sockets | None] = Future()
                 if not late and asked:
                     # The kernel makes the interfaces while the zygote makes the container.
-                    attached = rooms.pool.submit(rooms.networks.attach, netns, joined)
-                    undo.callback(attached.exception)
+                    attached = rooms.pool.submit(self._attach, netns, joined, named)
+                else:
+                    attached.set_result(None)
+                undo.callback(_close_sockets, attached)
                 granted = self._granted(record)
                 launch = self._launch(record, joined, netns, reserved, granted)
                 attachments = self._pending(entry, always)
                 live = rooms.runtime.create(replace(launch, attachments=attachments))
                 undo.callback(rooms.runtime.abandon, record.id)
                 entry.shm = shm.hold(live.pid)
-                attached.result()
+                sockets = attached.result()
                 if late and record.host.network_mode != "host":
                     netns = compose.netns_of(live.pid)
                     always.callback(os.close, netns)
                     compose.loopback_up(netns)
-                    rooms.networks.attach(netns, joined)
+                    sockets = self._attach(netns, joined, named)
+                if sockets is not None:
+                    always.callback(sockets.close)  # the resolver has its own by then
+                    undo.callback(rooms.networks.naming.close, record.id)
+                    rooms.networks.naming.open(record, joined.endpoints, sockets, live.pid)
                 if reserved.bindings:
                     forwards = rooms.networks.forwards(reserved.bindings, joined.endpoints[0])
                     rooms.kernel_networks().publish(record.id, forwards)
@@ -100,11 +107,16 @@ class Starter:
                 self._failed(entry, before, e)
                 raise
         self.follow(entry)
-        self._share_names(entry)
         if wants_probe(record.config.healthcheck):
             entry.probe = Probe(rooms, entry)
             entry.probe.begin()
         self.say(entry, "start")
+
+    def _attach(self, netns: int, joined: Joined, named: bool) -> Sockets | None:
+        """The interfaces, and the resolver's sockets where the container uses it."""
+        networks = self._rooms.networks
+        networks.attach(netns, joined)
+        return networks.naming.sockets(netns) if named else None
 
     def follow(self, entry: Entry) -> None:
         """Hear of the end of the run that `entry.history` describes."""
@@ -189,51 +201,24 @@ class Starter:
             folder = self._rooms.paths.container_dir(other)
             names = ("hosts", "hostname", "resolv.conf")
             return tuple(spec.Bind(f"{folder}/{name}", f"/etc/{name}") for name in names)
-        on_host = host.network_mode == "host"
-        resolver = etcfiles.resolv_conf(host.dns, host.dns_search, host.dns_options, host_network=on_host)
+        named = self._rooms.networks.naming.wanted(record, joined.endpoints)
         hostname = os.uname().nodename if host.uts_mode == "host" else record.config.hostname
         files = (
             ("hosts", self._hosts(record, joined)),
             ("hostname", hostname + "\n"),
-            ("resolv.conf", resolver),
+            ("resolv.conf", etcfiles.container_resolver(host, named)),
         )
         return etcfiles.write(directory, files)
 
     def _hosts(self, record: Record, joined: Joined) -> str:
-        named = {state.network_id for state in joined.endpoints if state.network_name != "bridge"}
-        peers: list[tuple[str, list[str]]] = []
-        if named:
-            for other in self._rooms.roster.all():
-                if other.id != record.id and other.running:
-                    peers.extend(
-                        (state.ipv4, names_of(other.record, state.aliases))
-                        for state in other.history.endpoints
-                        if state.network_id in named
-                    )
         gateway = joined.endpoints[0].gateway if joined.endpoints else ""
         return etcfiles.hosts(
             record.config.hostname,
             record.config.domainname,
             joined.endpoints,
             record.host.extra_hosts,
-            peers,
             host_gateway=gateway or ("127.0.0.1" if record.host.network_mode == "host" else ""),
         )
-
-    def _share_names(self, entry: Entry) -> None:
-        """Tell the containers on the same named networks who is there now, through their hosts files."""
-        named = {state.network_id for state in entry.history.endpoints if state.network_name != "bridge"}
-        if not named:
-            return
-        for other in self._rooms.roster.all():
-            theirs = {state.network_id for state in other.history.endpoints}
-            if other.running and other.id != entry.id and theirs & named:
-                joined = Joined(other.history.endpoints, other.history.host_names)
-                try:
-                    directory = self._rooms.paths.container_dir(other.id)
-                    etcfiles.write(directory, [("hosts", self._hosts(other.record, joined))])
-                except OSError as e:
-                    log.warning("hosts file of %s: %s", other.id[:12], e)
 
     @staticmethod
     def _pending(entry: Entry, always: ExitStack) -> tuple[Attachment, ...]:
@@ -323,8 +308,9 @@ class Starter:
         entry.shm = -1
 
     def release(self, entry: Entry) -> None:
-        """Give back ports, interfaces and addresses of a run."""
+        """Give back names, ports, interfaces and addresses of a run."""
         history = entry.history
+        self._rooms.networks.naming.close(entry.id)
         if history.ports:
             self._rooms.kernel_networks().unpublish(entry.id)
         self._rooms.networks.leave(entry.id, Joined(history.endpoints, history.host_names))
@@ -352,9 +338,10 @@ class Starter:
         self._rooms.events.say("container", action, entry.id, attributes)
 
 
-def names_of(record: Record, aliases: tuple[str, ...]) -> list[str]:
-    """What peers on a named network may call this container."""
-    return list(dict.fromkeys([record.name, *aliases, record.config.hostname]))
+def _close_sockets(attached: Future[Sockets | None]) -> None:
+    """The start has failed: wait for the interfaces, which `leave` can then take away."""
+    if attached.exception() is None and (sockets := attached.result()) is not None:
+        sockets.close()
 
 
 def log_path(directory: str) -> str:

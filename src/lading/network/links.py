@@ -19,6 +19,8 @@ from lading.linux.netlink import ROUTE, Message, Netlink
 from lading.network.addresses import mac_of
 from lading.network.values import Bridge, Interface, pack_address, pack_mac, parse_subnet
 
+ASIDE = "ldgone"
+"""How the names of interfaces begin that are being deleted."""
 _CARRIER_TRIES = 100  # of a millisecond; one is enough since Linux 6.1
 _LOOPBACK_INDEX = 1  # every network namespace is born with lo as its first interface (net/core/dev.c)
 
@@ -89,7 +91,7 @@ def await_carrier(netlink: Netlink, *indexes: int) -> None:
 
 
 def detach(netlink: Netlink, host_name: str) -> None:
-    """Cut the pair off and free its name at once; one that is gone already is no error.
+    """Cut the interface off and free its name at once; one that is gone already is no error.
 
     Deleting an interface waits for a grace period of the kernel (30 ms here, and one after the other), so
     that is left to a thread of its own. If the process ends before, the pair goes with its namespace.
@@ -97,7 +99,7 @@ def detach(netlink: Netlink, host_name: str) -> None:
     index = index_of(host_name)
     if not index:
         return
-    spare = f"ldgone{os.urandom(4).hex()}"
+    spare = f"{ASIDE}{os.urandom(4).hex()}"
     try:
         netlink.request([route.set_loose(index), route.rename(index, spare)])
     except OSError as error:

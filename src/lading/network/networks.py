@@ -6,6 +6,7 @@ What a packet may do is in `nat`, what interfaces there are in `links`, who has 
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -14,7 +15,7 @@ from typing import TypeVar
 from lading.base.errors import Conflict, Denied, Internal, LadingError, NotFound, Unavailable, Unsupported
 from lading.linux import netlink_nft as nft
 from lading.linux.netlink import NETFILTER, ROUTE, Message, Netlink
-from lading.network import flows, links, nat, ports
+from lading.network import flows, links, nat, ports, shaping
 from lading.network.values import Bridge, Forward, Interface, check_interface_name, parse_subnet
 
 T = TypeVar("T")
@@ -64,14 +65,25 @@ class Networks:
         return _translated("make a network namespace", links.sandbox)
 
     def attach(self, sandbox_fd: int, interface: Interface) -> None:
-        """Join the namespace to a bridge by a veth pair. Whole or not at all."""
+        """Join the namespace to a bridge by a veth pair, held to its rates. Whole or not at all."""
         words = f"connect a container to {interface.bridge} as {interface.host_name}"
         _translated(words, lambda: links.attach(self._route, sandbox_fd, interface))
+        try:
+            words = f"limit the rate of {interface.host_name}"
+            _translated(words, lambda: shaping.limit(self._route, interface.host_name, interface.rate))
+        except LadingError:
+            self.detach(interface.host_name)
+            raise
 
     def detach(self, host_name: str) -> None:
         """Cut a veth pair off and free its name, at once. It also goes by itself when its namespace does."""
         check_interface_name(host_name)
-        _translated(f"disconnect {host_name}", lambda: links.detach(self._route, host_name))
+        for name in (host_name, shaping.ifb_of(host_name)):
+            _translated(f"disconnect {name}", functools.partial(links.detach, self._route, name))
+
+    def sweep(self) -> None:
+        """Take away what the kernel kept of containers that ended while no daemon ran."""
+        _translated("look for interfaces nobody uses", lambda: shaping.sweep(self._route))
 
     def ensure_bridge(self, bridge: Bridge) -> None:
         """The bridge exists, as described, with its rules; quick when it does already."""

@@ -59,6 +59,11 @@ def resolv_conf(
     return "".join(line + "\n" for line in lines)
 
 
+def options_of(host_text: str) -> list[str]:
+    """The options in a host's resolv.conf."""
+    return _parse(host_text[:_HOST_LIMIT], True)[2]
+
+
 def loopback_only(host_text: str) -> bool:
     """Whether every name server in the host's text is on its loopback, as systemd-resolved's stub is.
 

@@ -84,6 +84,22 @@ class Bridge:
 
 
 @dataclass(frozen=True)
+class Rate:
+    """Bits a second that a container may send (`egress`) and receive (`ingress`); 0 is without limit."""
+
+    egress: int = 0
+    ingress: int = 0
+
+    def __post_init__(self) -> None:
+        for bits in (self.egress, self.ingress):
+            if bits and not 8000 <= bits <= 10**12:
+                raise Invalid(
+                    f"network rate of {bits} bits a second cannot be held",
+                    why="The range is 8kbit to 1000gbit.",
+                )
+
+
+@dataclass(frozen=True)
 class Interface:
     """One veth pair: `host_name` is a port of `bridge`, `guest_name` is in the container.
 
@@ -101,6 +117,7 @@ class Interface:
     gateway: str = ""
     gateway6: str = ""
     mtu: int = 1500
+    rate: Rate = Rate()
 
     def __post_init__(self) -> None:
         for name in (self.bridge, self.host_name, self.guest_name):

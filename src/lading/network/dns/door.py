@@ -143,11 +143,12 @@ class Door:
                 if container not in self._boxes:
                     return False
                 return self._tell(text) == "ok"
-            pidfd = os.pidfd_open(pid)
+            try:
+                pidfd = os.pidfd_open(pid)
+            except ProcessLookupError:
+                return False  # it has just ended
             try:
                 answer = self._tell(text, (sockets.udp.fileno(), sockets.tcp.fileno(), pidfd))
-            except ProcessLookupError:
-                return False
             finally:
                 os.close(pidfd)
             self._boxes.add(container)
