@@ -23,6 +23,16 @@ class Paths:
         return f"{self.run}/lading.sock"
 
     @property
+    def names(self) -> str:
+        """The resolver's control socket."""
+        return f"{self.run}/names.sock"
+
+    @property
+    def network_trace(self) -> str:
+        """Exists while the kernel may hold bridges or packet rules of ours."""
+        return f"{self.run}/network"
+
+    @property
     def blobs(self) -> str:
         return f"{self.root}/blobs"
 

@@ -306,6 +306,8 @@ class Lifecycle:
             if name == old:
                 raise Invalid("renaming a container with the same name as its current name")
             self._rooms.roster.rename(entry, name)
+            if entry.running:
+                self._rooms.networks.naming.update(entry)
         self.starter.say(entry, "rename", oldName=f"/{old}")
 
 
