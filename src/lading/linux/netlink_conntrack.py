@@ -15,7 +15,7 @@ _GET, _DELETE = 1, 2
 _TUPLE_ORIG, _FILTER, _FILTER_ORIG_FLAGS = 1, 25, 1
 _TUPLE_IP, _TUPLE_PROTO = 1, 2
 _PROTO_NUM, _PROTO_DST_PORT = 1, 3
-_DESTINATION = {socket.AF_INET: 2, socket.AF_INET6: 4}  # CTA_IP_V4_DST, CTA_IP_V6_DST
+_DESTINATION: dict[int, int] = {socket.AF_INET: 2, socket.AF_INET6: 4}  # CTA_IP_V4_DST, CTA_IP_V6_DST
 _MATCH_PROTOCOL_AND_DST_PORT = 1 << 3 | 1 << 5  # net/netfilter/nf_internals.h, CTA_FILTER_F_CTA_PROTO_*
 
 
