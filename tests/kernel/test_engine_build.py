@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -170,3 +172,31 @@ def test_sandboxes_go_when_they_rest(world: World) -> None:
     build(world, "FROM tiny\nRUN true")
     eventually(lambda: not world.engine.executor._idle, 10)
     world.said("true", config=Config(image="tiny"))
+
+
+BUILDER = """
+import sys
+sys.path[:0] = {path!r}
+from lading.assemble import build_engine
+from lading.base.paths import Paths
+from lading.build.request import BuildRequest
+engine = build_engine(Paths({root!r}, {run!r}), {{}})
+text = b"FROM tiny\\nRUN echo up; sleep 1000"
+engine.builder.build(BuildRequest(dockerfile_text=text), lambda item: print(item, flush=True))
+"""
+
+
+def test_the_step_of_a_killed_build_ends_with_the_next_daemon(tmp_path: Path) -> None:
+    paths = paths_below(tmp_path)
+    with engine_at(paths):
+        pass
+    script = BUILDER.format(path=sys.path, root=paths.root, run=paths.run)
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and any("up\\n" in line for line in holder.stdout)
+        holder.kill()
+    (step,) = os.listdir(f"{paths.run}/c")
+    with engine_at(paths) as engine:
+        eventually(lambda: not os.listdir(f"{paths.run}/c"))
+        assert engine.builder.build(BuildRequest(dockerfile_text=b"FROM tiny\nRUN true"), lambda _: None)
+    for folder, names, _ in os.walk("/sys/fs/cgroup"):
+        assert step not in names, folder

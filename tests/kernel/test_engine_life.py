@@ -228,7 +228,7 @@ def up(name, script, **host):
 up("stays", "n=0; while true; do echo $n; n=$((n+1)); sleep 0.05; done", network_mode="bridge",
    port_bindings=(PortBinding(80),))
 from lading.engine.model import ExecRequest
-engine.execs.start(engine.execs.create("stays", ExecRequest(("sleep", "3"))), None, True, False)
+engine.execs.start(engine.execs.create("stays", ExecRequest(("sh", "-c", "sleep 3; exit 4"))), None, True, False)
 up("ends", "sleep 0.7; exit 6", network_mode="none")
 up("again", "sleep 0.7; exit 6", network_mode="none", restart=Restart("always"))
 print("up", flush=True)
@@ -257,7 +257,9 @@ def test_kill_9_loses_no_container_no_line_and_no_exit_code(tmp_path: Path) -> N
         assert not os.path.exists(paths.container_dir(orphan))
         execs = [name for name in os.listdir(f"{paths.run}/c") if name not in {v.id for v in views.values()}]
         assert len(execs) == 1  # still running, and followed to its end
+        assert engine.execs.inspect(execs[0]).running
         eventually(lambda: not os.path.exists(f"{paths.run}/c/{execs[0]}"))
+        assert engine.execs.inspect(execs[0]).exit_code == 4
         eventually(lambda: engine.containers.inspect("again").restart_count >= 1)
         numbers = [int(line) for line in world.output("stays").split()]
         assert numbers == list(range(len(numbers))) and len(numbers) > 10

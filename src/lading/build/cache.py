@@ -198,7 +198,7 @@ class Cache:
 
     def _forget(self, keys: list[str]) -> None:
         """Rows and their holds; other rows that led to the same result (aliases of a stage) go, too."""
-        with self._db.transaction() as cx:
+        with self._db.transaction(frees=True) as cx:
             for one in keys:
                 row = cx.execute("SELECT * FROM build_cache WHERE key = ?", (one,)).fetchone()
                 same = cx.execute(

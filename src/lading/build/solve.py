@@ -272,7 +272,7 @@ class Builder:
         try:
             yield identifier
         finally:
-            with self._db.transaction() as cx:
+            with self._db.transaction(frees=True) as cx:
                 cx.execute("DELETE FROM builds WHERE id = ?", (identifier,))
 
     def reconcile(self) -> list[str]:
@@ -295,7 +295,7 @@ class Builder:
                 with contextlib.suppress(Conflict):
                     self._snapshots.remove(key)
                     gone.append(key)
-        with self._db.transaction() as cx:
+        with self._db.transaction(frees=True) as cx:
             cx.executemany("DELETE FROM builds WHERE id = ?", [(one,) for one in dead])
         self._contents.forget()
         return gone

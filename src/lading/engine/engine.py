@@ -86,12 +86,14 @@ class Engine:
         """Find everything again: running containers, ends nobody noted, and what a kill left half done."""
         rooms = self._rooms
         entries = {entry.id: entry for entry in rooms.roster.load()}
+        steps = _names(f"{rooms.paths.run}/build")
         for path in (rooms.paths.tmp, f"{rooms.paths.run}/build"):
             shutil.rmtree(path, ignore_errors=True)
         rooms.snapshotter.recover()
         known = set(rooms.runtime.known())
         live = [entry for entry in entries.values() if entry.id in known and self._adopt(entry)]
-        self._sweep(entries, known)
+        self._take_over(entries, known, steps)
+        self._sweep(entries)
         rooms.networks.recover(live)
         for entry in entries.values():
             if not entry.running:
@@ -133,30 +135,32 @@ class Engine:
         except LadingError as e:
             log.warning("starting %s again: %s", entry.id[:12], e)
 
-    def _sweep(self, entries: Mapping[str, Entry], known: set[str]) -> None:
-        """What belongs to no container: half-created ones, execs of earlier runs, files of removed ones."""
-        rooms = self._rooms
+    def _take_over(self, entries: Mapping[str, Entry], known: set[str], steps: set[str]) -> None:
+        """What ran without a row of its own: execs go on, the steps of a killed build end."""
+        runtime = self._rooms.runtime
         for name in known.difference(entries):
-            if rooms.runtime.live(name) is not None:
-                self._follow_exec(name)  # nothing but an exec lives without a row
+            entry = entries.get(runtime.container_of(name))
+            if entry is not None:
+                self.execs.adopt(name, entry)
+            elif name in steps and runtime.live(name) is not None:
+                self._end_step(name)
             else:
-                rooms.runtime.delete(name)
+                runtime.delete(name)
+
+    def _end_step(self, name: str) -> None:
+        runtime = self._rooms.runtime
+        runtime.kill_all(name)
+        runtime.watch(name, lambda _: void(self._rooms.pool.submit(runtime.delete, name)))
+
+    def _sweep(self, entries: Mapping[str, Entry]) -> None:
+        """What belongs to no container: snapshots of half-created ones, files of removed ones."""
+        rooms = self._rooms
         for info in rooms.snapshotter.infos():
             if _is_id(info.key) and info.key not in entries and info.kind != "committed":
                 rooms.snapshotter.remove(info.key)
-        try:
-            folders = os.listdir(rooms.paths.containers)
-        except FileNotFoundError:
-            folders = []
-        for name in folders:
-            if name not in entries:
-                delete_tree(rooms.paths.container_dir(name))
+        for name in _names(rooms.paths.containers).difference(entries):
+            delete_tree(rooms.paths.container_dir(name))
         rooms.volumes.sweep()
-
-    def _follow_exec(self, name: str) -> None:
-        """An exec of an earlier daemon goes on; its live state goes when it ends."""
-        rooms = self._rooms
-        rooms.runtime.watch(name, lambda _: void(rooms.pool.submit(rooms.runtime.delete, name)))
 
     # -- the end ---------------------------------------------------------------------------------------------
 
@@ -186,6 +190,13 @@ class Engine:
         rooms.timers.close()
         self.executor.close()
         rooms.events.close()
+
+
+def _names(directory: str) -> set[str]:
+    try:
+        return set(os.listdir(directory))
+    except FileNotFoundError:
+        return set()
 
 
 def _is_id(key: str) -> bool:

@@ -1,6 +1,7 @@
 """Execs: commands beside a running container's init. Owns their intent in memory and the process object of each.
 
-An exec does not outlive its container's run; a new daemon forgets those of an earlier one, as Docker does.
+An exec does not outlive its container's run. A new daemon takes over those of an earlier one as far as it can find them:
+whether they run and how they ended, not what was asked for.
 """
 
 from __future__ import annotations
@@ -74,7 +75,20 @@ class Execs:
             found = self._execs.get(exec_id)
         if found is None:
             raise NotFound(f"No such exec instance: {exec_id[:80]}")
+        if found.running:
+            # A client asks when its stream ends: the exit file is there already, the watcher's word may not be.
+            ended = self._rooms.runtime.exit(exec_id)
+            if ended is not None and not ended.lost:
+                found.exit_code, found.running = ended.code, False
         return found
+
+    def adopt(self, exec_id: str, entry: Entry) -> None:
+        """Take over an exec that an earlier daemon started."""
+        item = Exec(exec_id, entry.id, ExecRequest(()), running=True, started=True)
+        with self._lock:
+            self._execs[exec_id] = item
+        entry.execs[exec_id] = None
+        self._rooms.runtime.watch(exec_id, lambda ended: self._submit(entry, item, ended))
 
     def start(self, exec_id: str, fd: int | None, detach: bool, framed: bool) -> None:
         """Run it; its streams go to the connection `fd` unless detached."""

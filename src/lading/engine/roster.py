@@ -145,7 +145,7 @@ class Roster:
 
     def forget(self, entry: Entry) -> None:
         """Free id and name, row first."""
-        with self._db.transaction() as cx:
+        with self._db.transaction(frees=True) as cx:
             cx.execute("DELETE FROM containers WHERE id = ?", (entry.id,))
         self.release(entry)
 

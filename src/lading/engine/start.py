@@ -286,9 +286,8 @@ class Starter:
             )
             if gone:
                 entry.history = noted  # its row goes in a moment
-            else:
-                rooms.roster.note(entry, noted)
-            rooms.runtime.delete(entry.id)
+            if gone or self._note_end(entry, noted):
+                rooms.runtime.delete(entry.id)
             if ended.oom:
                 self.say(entry, "oom")
             self.say(entry, "die", exitCode=str(code))
@@ -306,6 +305,16 @@ class Starter:
     def _let_go(entry: Entry) -> None:
         shm.release(entry.shm)
         entry.shm = -1
+
+    def _note_end(self, entry: Entry, noted: History) -> bool:
+        """Write how it ended. A disk that takes no row keeps nobody waiting: memory knows the end, and the exit file
+        stays for the next daemon."""
+        try:
+            self._rooms.roster.note(entry, noted)
+        except LadingError as e:
+            log.error("noting the end of %s: %s", entry.id[:12], e)
+            return False
+        return True
 
     def release(self, entry: Entry) -> None:
         """Give back names, ports, interfaces and addresses of a run."""

@@ -146,7 +146,7 @@ class Volumes:
                     why=f"It is mounted by {', '.join(holders[:5])}.",
                     hint="Remove those containers first.",
                 )
-            with self._db.transaction() as cx:
+            with self._db.transaction(frees=True) as cx:
                 cx.execute("DELETE FROM volumes WHERE name = ?", (name,))
             del self._volumes[name]
             delete_tree(f"{self._root}/{name}")

@@ -7,6 +7,9 @@ one another in SQLite.
 WAL with synchronous=NORMAL never corrupts, but a power cut may take back the last commits
 (sqlite.org/pragma.html#pragma_synchronous); `transaction(durable=True)` is for the row that must be on disk
 before the next step, such as before its blob is deleted.
+
+On a full disk SQLite cannot even delete a row, since the change goes into the WAL first. So a small reserve lies
+beside the database, and a transaction that frees space may use it up.
 """
 
 from __future__ import annotations
@@ -25,6 +28,10 @@ Connection = sqlite3.Connection
 
 _WAIT_S = 30.0
 _SPARE = 8
+_RESERVE = 1 << 20
+_LOW = 256 << 10
+"""Below this much free space the reserve is given up; above `_AMPLE` it is laid aside again."""
+_AMPLE = 16 << 20
 
 
 class Database:
@@ -37,7 +44,9 @@ class Database:
         self._writer = threading.RLock()
         self._held = threading.local()
         self._closed = False
+        self._reserve = f"{path}-reserve"
         os.makedirs(os.path.dirname(path) or ".", mode=0o700, exist_ok=True)
+        self._make_room()
         with self._translated():
             connection = self._connect()
             try:
@@ -93,10 +102,11 @@ class Database:
             ) from error
 
     @contextlib.contextmanager
-    def transaction(self, *, durable: bool = False) -> Iterator[Connection]:
+    def transaction(self, *, durable: bool = False, frees: bool = False) -> Iterator[Connection]:
         """One write transaction: committed when the block ends, rolled back when it raises.
 
-        Inside another transaction of the same thread it joins that one. Keep it short: everybody else waits.
+        `frees`: it must go through on a full disk too. Inside another transaction of the same thread it joins
+        that one. Keep it short: everybody else waits.
         """
         outer: Connection | None = getattr(self._held, "connection", None)
         if outer is not None:
@@ -105,6 +115,9 @@ class Database:
         with self._writer, self._translated():
             connection = self._take()
             try:
+                if frees and self._make_room():
+                    # The WAL begins anew in the blocks that it has, where nobody still reads it.
+                    connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
                 if durable:
                     connection.execute("PRAGMA synchronous=FULL")
                 connection.execute("BEGIN IMMEDIATE")
@@ -122,6 +135,25 @@ class Database:
                         connection.execute("PRAGMA synchronous=NORMAL")
             finally:
                 self._give(connection)
+
+    def _make_room(self) -> bool:
+        """Give up the reserve where the disk is as good as full, which it tells; lay it aside anew where there is
+        room again."""
+        found = os.statvfs(os.path.dirname(self.path) or ".")
+        free = found.f_bavail * found.f_frsize
+        if free < _LOW:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._reserve)
+            return True
+        if free > _AMPLE and not os.path.exists(self._reserve):
+            fd = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(fd, 0, _RESERVE)
+            except OSError:
+                os.unlink(self._reserve)
+            finally:
+                os.close(fd)
+        return False
 
     @property
     def in_transaction(self) -> bool:

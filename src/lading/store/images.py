@@ -238,7 +238,7 @@ class Images:
     def untag(self, ref: str) -> str:
         """Take a name away; the image stays. Gives the canonical name; NotFound when no image has it."""
         name = str(reference.parse(ref).with_default_tag())
-        with self._db.transaction() as cx:
+        with self._db.transaction(frees=True) as cx:
             if cx.execute("DELETE FROM image_refs WHERE ref = ?", (name,)).rowcount == 0:
                 raise errors.NotFound(f"no such image: {ref[:300]}", hint=self._suggestion(ref))
         return name
@@ -265,7 +265,7 @@ class Images:
 
     def forget(self, manifest_digest: str) -> None:
         """Take a manifest and its names out of the records; blobs and snapshots wait for a sweep."""
-        with self._db.transaction(durable=True) as cx:
+        with self._db.transaction(durable=True, frees=True) as cx:
             cx.execute("DELETE FROM image_refs WHERE manifest_digest = ?", (manifest_digest,))
             cx.execute("DELETE FROM images WHERE manifest_digest = ?", (manifest_digest,))
 

@@ -80,7 +80,7 @@ class Leases:
         try:
             yield Lease(self, identifier)
         finally:
-            with self._db.transaction() as cx:
+            with self._db.transaction(frees=True) as cx:
                 cx.execute("DELETE FROM leases WHERE id = ?", (identifier,))
 
     def _add(self, identifier: str, items: Iterable[str]) -> None:
@@ -95,7 +95,7 @@ class Leases:
             cx.executemany("INSERT OR IGNORE INTO holds VALUES (?, ?)", [(name, item) for item in items])
 
     def drop(self, name: str) -> None:
-        with self._db.transaction() as cx:
+        with self._db.transaction(frees=True) as cx:
             cx.execute("DELETE FROM holds WHERE name = ?", (name,))
 
     def items(self) -> set[str]:
@@ -118,5 +118,5 @@ class Leases:
             if row["expires_ns"] < now or not owner.alive(row["owner"])
         ]
         if dead:
-            with self._db.transaction() as cx:
+            with self._db.transaction(frees=True) as cx:
                 cx.executemany("DELETE FROM leases WHERE id = ?", dead)

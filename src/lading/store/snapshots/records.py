@@ -122,9 +122,19 @@ class Records:
         except sqlite3.IntegrityError:
             raise errors.Conflict(f"snapshot {key[:80]} exists already") from None
         except OSError as error:
-            if number:
-                self._delete_files(number)
+            self._unmake(number)
             raise errors.Unavailable("a snapshot cannot be made", why=error.strerror or str(error)) from error
+        except BaseException:  # the commit itself may fail, on a full disk
+            self._unmake(number)
+            raise
+
+    def _unmake(self, number: int) -> None:
+        """Take back the directories of a row that did not come to be, unless its number has an owner again."""
+        if not number:
+            return
+        with self._db.transaction() as cx:
+            if cx.execute(f"SELECT 1 FROM {self._table} WHERE id = ?", (number,)).fetchone() is None:
+                self._delete_files(number)
 
     def _parent_id(self, cx: Connection, parent: str | None) -> int | None:
         if parent is None:
@@ -138,6 +148,8 @@ class Records:
 
     def _make(self, number: int, parent_id: int | None) -> None:
         path = f"{self.root}/{number}"
+        if os.path.lexists(path):
+            self._delete_files(number)  # a rolled back row's: numbers come again, and the row is ours now
         os.mkdir(path, 0o700)
         os.mkdir(f"{path}/w", 0o700)
         os.mkdir(f"{path}/d", 0o755)
@@ -188,7 +200,7 @@ class Records:
 
     def remove(self, key: str) -> None:
         """Row first, files second: a crash in between leaves files without a row, which `recover` removes."""
-        with self._db.transaction() as cx:
+        with self._db.transaction(frees=True) as cx:
             row = cx.execute(f"SELECT id FROM {self._table} WHERE key = ?", (key,)).fetchone()
             if row is None:
                 return
