@@ -116,7 +116,7 @@ def test_another_release_comes_from_the_same_mirror(tmp_path: Path) -> None:
 
 
 def test_a_host_without_debian_sources_has_none() -> None:
-    assert sources.for_suite([Source("http://archive.ubuntu.com/ubuntu", "noble")], "bookworm", "") == ()
+    assert sources.for_suite([Source("http://mirror.example/ubuntu", "noble")], "bookworm", "") == ()
 
 
 def test_the_image_gets_no_credentials_and_no_local_list() -> None:
@@ -126,7 +126,14 @@ def test_the_image_gets_no_credentials_and_no_local_list() -> None:
     assert "secret" not in shown and "https://mirror.example:8443/debian" in shown
     listed = Source("mirror+file:///etc/apt/mirrors/debian.list", "bookworm-security", ("main",), KEY)
     assert "/etc/apt/mirrors" not in sources.render([listed], public=True)
-    assert "http://deb.debian.org/debian-security" in sources.render([listed], public=True)
+    assert sources.default_mirror("debian-security") in sources.render([listed], public=True)
+
+
+def test_debians_own_address_is_the_tools(tmp_path: Path) -> None:
+    tool = tmp_path / "mmdebstrap"
+    tool.write_text("my $mirror = 'http://mirror.example/debian';\n")
+    assert sources.default_mirror("debian-security", [str(tool)]) == "http://mirror.example/debian-security"
+    assert sources.default_mirror("debian", [str(tmp_path / "none")]).startswith("file:")
 
 
 def test_render_reads_back() -> None:

@@ -141,15 +141,30 @@ def public_uri(source: Source) -> str:
     """The source's URI without credentials; Debian's own address where the host's is of no use elsewhere."""
     parts = urlsplit(source.uri)
     if parts.scheme not in ("http", "https"):
-        return "http://deb.debian.org/" + (
-            "debian-security" if source.suite.endswith("-security") else "debian"
-        )
+        return default_mirror("debian-security" if source.suite.endswith("-security") else "debian")
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def default_mirror(archive: str, tools: Iterable[str] = ("mmdebstrap", "debootstrap")) -> str:
+    """Debian's public address of `archive` (debian, debian-security), as the installed tool itself knows it.
+
+    The tools are scripts that carry their default mirror; a file URI that leads nowhere where neither is found.
+    """
+    for tool in tools:
+        path = shutil.which(tool) or f"/usr/sbin/{tool}"
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                found = re.search(r"\bhttps?://[a-z0-9.-]+/(?=debian[\s\"'\\])", file.read(1 << 20))
+        except OSError:
+            continue
+        if found:
+            return found.group() + archive
+    return f"file:/no-mirror-known/{archive}"
 
 
 def official(suite: str, keyring: str) -> tuple[Source, ...]:
     """What an image says when the host had no Debian source: the addresses Debian's own images carry."""
-    main, security = "http://deb.debian.org/debian", "http://deb.debian.org/debian-security"
+    main, security = default_mirror("debian"), default_mirror("debian-security")
     return (
         Source(main, suite, signed_by=keyring),
         Source(main, f"{suite}-updates", signed_by=keyring),
