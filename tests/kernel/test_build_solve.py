@@ -439,6 +439,13 @@ def test_what_cannot_be_done_says_so(
     assert len(world.images.list()) == 1
 
 
+@pytest.mark.parametrize(("asked", "near"), [("aa.txt", "a.txt"), ("dir/b.tx", "dir/b.txt"), ("zzz", "")])
+def test_a_missing_source_names_one_that_is_there(world: World, asked: str, near: str) -> None:
+    with pytest.raises(NotFound) as caught:
+        world.build(f"FROM base:1\nCOPY {asked} /d/\n", {"a.txt": "a", "dir/b.txt": "b"})
+    assert ("Did you mean" in caught.value.hint) == bool(near) and near in caught.value.hint
+
+
 def test_symlinks_of_an_image_do_not_lead_out(world: World, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()

@@ -16,7 +16,7 @@ import pytest
 from engine_world import BUSYBOX, World, engine_at, eventually, leftovers, paths_below
 
 from lading.assemble import build_engine
-from lading.base.errors import Conflict, Denied
+from lading.base.errors import Conflict, Denied, Invalid
 from lading.engine.model import Config, CreateRequest, Endpoint, Health, HostConfig, PortBinding, Restart
 
 pytestmark = pytest.mark.skipif(not BUSYBOX, reason="busybox-static makes the test image")
@@ -53,6 +53,11 @@ def test_rotation_keeps_so_many_files(world: World) -> None:
     assert len(list(Path(world.paths.container_dir(identifier)).glob("log*"))) == 3
     assert world.output(identifier, tail=1) == "3000\n"
     assert len(world.output(identifier).split()) < 3000
+
+
+def test_an_unknown_log_option_is_refused(world: World) -> None:
+    with pytest.raises(Invalid, match="max-sise"):
+        world.create("true", log_options={"max-sise": "4k"})
 
 
 def test_one_file_that_is_emptied_in_place_can_be_followed(world: World) -> None:
@@ -210,6 +215,7 @@ def test_network_modes(world: World) -> None:
     assert "127.0.0.1" in world.said("ip", "addr", net="none")
     assert "eth0" not in world.said("ip", "addr", net="none")
     assert world.said("readlink", "/proc/self/ns/net", net="host").strip() == os.readlink("/proc/self/ns/net")
+    assert world.said("hostname", net="host").strip() == os.uname().nodename
 
 
 # -- the daemon is disposable ------------------------------------------------------------------------------------

@@ -212,7 +212,9 @@ def test_images_are_guarded_and_removed(world: World) -> None:
     images.save(["tiny"], out.write)
     out.seek(0)
     assert images.load(out) == ["tiny:latest"]
+    images.tag("tiny", "other:1")
     assert [image.familiar for image in images.list({"reference": ("tin*",)})] == [("tiny:latest",)]
+    images.remove("other:1")
     world.engine.containers.remove(identifier, True, True)
 
 

@@ -118,7 +118,9 @@ class Containers:
         if box.view.state.status == "running":
             return False
         if box.view.command[0] == "nosuch":
-            raise Invalid('exec: "nosuch": executable file not found in $PATH')
+            error = Invalid('exec: "nosuch": executable file not found in $PATH')
+            error.exit_code = 127
+            raise error
         network = EndpointState(
             "bridge", "n" * 64, "e" * 64, "172.18.0.2", 16, "172.18.0.1", mac="02:00:00:00:00:01"
         )

@@ -443,6 +443,7 @@ def test_a_container_that_goes_by_itself_goes_when_it_cannot_start(world: World)
     answer = peer.getresponse()
     status, error = world.call("POST", f"/containers/{ref}/start")
     assert (status, "executable file not found" in error["message"]) == (400, True)
+    assert error["exitCode"] == 127
     assert json.loads(answer.read())["StatusCode"] == 0
     assert world.call("GET", f"/containers/{ref}/json")[0] == 404
 

@@ -56,7 +56,18 @@ def test_a_change_that_is_more_than_that(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "CMD a\nCMD b", "CDM x", "EXPOSE 0", "EXPOSE 5-4", "STOPSIGNAL 65", "ENV a"]
+    "text",
+    [
+        "",
+        "CMD a\nCMD b",
+        "CDM x",
+        "EXPOSE 0",
+        "EXPOSE 5-4",
+        "STOPSIGNAL 65",
+        "STOPSIGNAL SIGTREM",
+        "STOPSIGNAL FOO",
+        "ENV a",
+    ],
 )
 def test_a_change_that_is_no_instruction(text: str) -> None:
     with pytest.raises(DockerfileError):

@@ -120,8 +120,8 @@ def test_detached(daemon: Daemon, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "code"),
     [
-        ({"message": 'exec: "x": executable file not found in $PATH'}, 127),
-        ({"message": "exec /x: permission denied"}, 126),
+        ({"message": 'exec: "x": executable file not found in $PATH', "exitCode": 127}, 127),
+        ({"message": "sysctl: no such file or directory", "exitCode": 125}, 125),
         ({"message": "port 80 is taken"}, 125),
         ({"message": "anything", "exitCode": 126}, 126),
     ],
@@ -129,16 +129,11 @@ def test_detached(daemon: Daemon, tmp_path: Path) -> None:
 def test_a_container_that_cannot_start_is_removed(daemon: Daemon, body: dict[str, Any], code: int) -> None:
     Container(daemon, lambda *_: 0)
     daemon.on("POST", "/containers/[^/]+/start", lambda _: (400, body))
-    ran = lading(daemon, "run", "--rm", "img", "x")
-    assert ran.returncode == code and ran.stderr.decode() == f"lading: {body['message']}\n"
-    assert daemon.last("DELETE", "/containers/[^/]+").query["force"] == ["1"]
-
-
-def test_the_state_tells_126_and_127_where_the_message_does_not(daemon: Daemon) -> None:
-    Container(daemon, lambda *_: 0)
-    daemon.on("POST", "/containers/[^/]+/start", lambda _: (400, {"message": "it failed"}))
-    daemon.on("GET", "/containers/[^/]+/json", lambda _: {"State": {"ExitCode": 127}})
-    assert lading(daemon, "run", "img", "x").returncode == 127
+    for flags in ((), ("-d",), ("--rm",)):
+        daemon.requests.clear()
+        ran = lading(daemon, "run", *flags, "img", "x")
+        assert ran.returncode == code and ran.stderr.decode() == f"lading: {body['message']}\n"
+        assert daemon.last("DELETE", "/containers/[^/]+").query["force"] == ["1"], "its name is free again"
 
 
 def test_a_missing_image_is_pulled_and_failing_that_the_daemon_s_advice_is_shown(daemon: Daemon) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -370,3 +372,18 @@ def test_a_daemon_that_ends_before_it_reads_the_request_is_asked_again(tmp_path:
         assert ask(api.Client(dial)) == "second"
         assert len(served) == 2
         served[1].close()
+
+
+@pytest.mark.parametrize("text", ["{bad", "[1,", '{"a"', '"open', "nul", ""])
+def test_no_json_text_is_a_value_error_where_json_was_never_imported(text: str) -> None:
+    """The scanner raises an exception of the module json, which the command line does not load."""
+    code = (
+        "import sys; sys.path[:0] = eval(sys.argv[1])\n"
+        "from lading.client import wire\n"
+        "try: wire.loads(sys.argv[2].encode())\n"
+        "except ValueError: print('json' in sys.modules)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-I", "-c", code, repr(sys.path), text], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout == "False\n", ran.stderr

@@ -32,7 +32,7 @@ IMAGE = ContainerConfig(
 
 
 def merged(config: Config) -> Config:
-    return request.merge_config(config, IMAGE, "f" * 64)
+    return request.merge_config(config, IMAGE, "f" * 12)
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,14 @@ STATUS: dict[type[errors.LadingError], int] = {
 
 
 class Refused(errors.LadingError):
-    """The request fails for a reason of HTTP itself, with a status outside the table: 405, 411, 413, 415, 431."""
+    """The request fails with a status of its own: for a reason of HTTP itself (405, 411, 413, 415, 431), or because a
+    container cannot start; then `run_code` is what `run` exits with, which lading's client would else have to guess.
+    """
 
-    def __init__(self, status: int, what: str) -> None:
+    def __init__(self, status: int, what: str, run_code: int = 0) -> None:
         super().__init__(what)
         self.status = status
+        self.run_code = run_code
 
 
 def status_of(error: errors.LadingError) -> int:

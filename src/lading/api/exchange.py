@@ -188,7 +188,10 @@ class Exchange:
 
     def error(self, error: LadingError, *, close: bool = False) -> None:
         headers = [("Connection", "close")] if close else None
-        self.json({"message": str(error)}, status_of(error), headers)
+        body: dict[str, object] = {"message": str(error)}
+        if isinstance(error, Refused) and error.run_code:
+            body["exitCode"] = error.run_code
+        self.json(body, status_of(error), headers)
 
     def stream(self, content_type: str, headers: Headers | None = None, status: int = 200) -> Output:
         """A body of unknown length. Its head goes out with the first bytes, so an early error is still an answer."""

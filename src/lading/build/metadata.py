@@ -9,20 +9,22 @@ from __future__ import annotations
 import json
 import posixpath
 import re
+import signal
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from lading.base.errors import Invalid
 from lading.build.dockerfile import DockerfileError, Instruction, Position, parse_trigger
 from lading.build.dockerfile import instructions as ins
-from lading.build.dockerfile.errors import shown
+from lading.build.dockerfile.errors import closest, shown
 from lading.build.variables import Globals, Scope
 from lading.image.config import ContainerConfig, Healthcheck
 
 DEFAULT_SHELL = ("/bin/sh", "-c")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/([a-zA-Z]+))?\Z")
-_SIGNAL = re.compile(r"(?:SIG)?(?:[A-Z]{2,7}\d?|RTM(?:IN|AX)(?:[+-]\d{1,2})?)\Z")
+_REAL_TIME = re.compile(r"RTMIN(\+\d{1,2})?|RTMAX(-\d{1,2})?")
+_SIGNALS = tuple(item.name for item in signal.Signals)
 
 
 def environment(config: ContainerConfig) -> dict[str, str]:
@@ -90,12 +92,14 @@ def workdir(one: ins.Workdir, config: ContainerConfig, scope: Scope) -> tuple[Co
 def stopsignal(one: ins.Stopsignal, config: ContainerConfig, scope: Scope) -> tuple[ContainerConfig, str]:
     value = scope.expand(one.value)
     number = value.isascii() and value.isdigit() and len(value) < 3 and 1 <= int(value) <= 64
-    if not number and not _SIGNAL.match(value.upper()):
+    name = value.upper().removeprefix("SIG")
+    if not number and f"SIG{name}" not in _SIGNALS and not _REAL_TIME.fullmatch(name):
+        near = closest(f"SIG{name}", _SIGNALS)
         raise DockerfileError(
             f'"{value[:40]}" is no signal',
             one.value.position,
             text=one.text,
-            hint="Write SIGTERM, SIGINT or a number.",
+            hint=f"Did you mean {near}?" if near else "Write SIGTERM, SIGINT or a number.",
         )
     return replace(config, stop_signal=value), f"STOPSIGNAL {value}"
 

@@ -16,12 +16,14 @@ from dataclasses import dataclass
 
 from lading.base.errors import Invalid, NotFound
 from lading.build import ignore
+from lading.build.dockerfile.errors import closest
 from lading.build.ignore import Ignore
 from lading.linux import files, trees
 
 _MAX_ENTRIES = 5_000_000
 _MAX_PATH = 4000  # PATH_MAX less room for a name
 _MAX_SPAN = 64  # directories that one ** of a COPY pattern looks into, one below the other
+_LOOKED_AT = 10_000  # names that a suggestion is drawn from
 _WILD = "*?[\\"
 _XATTRS = ("security.capability", "user.")
 
@@ -110,8 +112,29 @@ class Tree:
                 why=f'Line {verdict.line} of the ignore file, "{verdict.text[:80]}", excludes it.',
                 hint="Remove that line, or add an exception that begins with !.",
             )
-        hint = "Paths of COPY and ADD are relative to the context, not to the Dockerfile."
-        return NotFound(f'"{text[:200]}" is not in {self.name}', hint=hint if not self.keeps_owner else "")
+        near = self._near(clean)
+        hint = (
+            ""
+            if self.keeps_owner
+            else "Paths of COPY and ADD are relative to the context, not to the Dockerfile."
+        )
+        if near:
+            hint = f'Did you mean "{near[:200]}"?'
+        return NotFound(f'"{text[:200]}" is not in {self.name}', hint=hint)
+
+    def _near(self, path: str) -> str:
+        """A path beside the missing one whose name is much like its own; "" when there is none."""
+        folder, name = posixpath.split(path)
+        try:
+            fd = files.open_in_root(self.root, folder or ".", os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            return ""
+        try:
+            there = [entry for entry in os.listdir(fd)[:_LOOKED_AT] if entry.isprintable()]
+            found = closest(name, tuple(sorted(there)))
+        finally:
+            os.close(fd)
+        return posixpath.join(folder, found) if found else ""
 
     def _source(self, path: str, exclude: Ignore) -> Source | None:
         """List one path; None when it does not exist or is ignored with all that is below it."""

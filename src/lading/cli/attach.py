@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lading.base.errors import Conflict, LadingError
+from lading.base.errors import Conflict
 from lading.cli import follow
 from lading.cli.flags import Flags, UsageError, Verb
 from lading.cli.images import path_name
@@ -82,11 +82,9 @@ def _start(context: Context, flags: Flags) -> int:
         try:
             context.client.call("POST", f"/containers/{found['Id']}/start")
         except APIError as error:
-            from lading.cli.run import start_code
+            from lading.cli.run import not_started
 
-            failure = LadingError(str(error))
-            failure.exit_code = start_code(context, found["Id"], error)
-            raise failure from None
+            raise not_started(error) from None
 
     stdin = flags.on("interactive") and bool(found["Config"].get("OpenStdin"))
     return _follow(context, found, stdin=stdin, keys=keys, proxy=True, condition="next-exit", start=start)

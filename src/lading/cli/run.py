@@ -23,7 +23,7 @@ def _run(context: Context, flags: Flags) -> int:
     body = create_body(context, flags, detach)
     if detach:
         identifier = create(context, flags, body)
-        _start(context, identifier, body)
+        _start(context, identifier)
         context.out.line(identifier)
         return 0
     if body["AttachStdin"] and body.get("Tty") and not os.isatty(context.stdin):
@@ -46,7 +46,7 @@ def _foreground(context: Context, identifier: str, body: dict[str, Any], keys: b
 
     def start() -> None:
         nonlocal started
-        _start(context, identifier, body)
+        _start(context, identifier)
         started = True
 
     try:
@@ -58,7 +58,7 @@ def _foreground(context: Context, identifier: str, body: dict[str, Any], keys: b
             context, identifier, stream, waiting, tty=tty, stdin=stdin, keys=keys, proxy=proxy, start=start
         )
     except BaseException:
-        if not started and body["HostConfig"].get("AutoRemove"):
+        if not started:
             _remove(context, identifier)
         raise
     return 0 if code is None else code
@@ -128,43 +128,20 @@ def _write_cidfile(context: Context, path: str, identifier: str) -> None:
         os.close(fd)
 
 
-def _start(context: Context, identifier: str, body: dict[str, Any]) -> None:
+def _start(context: Context, identifier: str) -> None:
     try:
         context.client.call("POST", f"/containers/{identifier}/start")
     except APIError as error:
-        failure = LadingError(str(error))
-        failure.exit_code = start_code(context, identifier, error)
-        if body["HostConfig"].get("AutoRemove"):
-            _remove(context, identifier)
-        raise failure from None
+        _remove(context, identifier)  # what never ran keeps no name
+        raise not_started(error) from None
 
 
-def start_code(context: Context, identifier: str, error: APIError) -> int:
-    """126 (cannot be run), 127 (not found) or 125 (lading's own failure) for a container that did not start."""
+def not_started(error: APIError) -> LadingError:
+    """The same error with the code of `run`: 126 (cannot be run), 127 (not found) or 125 (lading's own failure)."""
+    failure = LadingError(str(error))
     code = error.body.get("exitCode")
-    if code is None:
-        try:
-            state = context.client.call("GET", f"/containers/{identifier}/json")["State"]
-            code = state.get("ExitCode")
-        except LadingError:
-            pass  # it may be gone; the message decides
-    if code in (126, 127):
-        return int(code)
-    return code_by_message(str(error))
-
-
-def code_by_message(text: str) -> int:
-    """The status that docker's client reads out of a runtime's message."""
-    text = text.lower()
-    if (
-        "executable file not found" in text
-        or "no such file or directory" in text
-        or "not found in $path" in text
-    ):
-        return 127
-    if "permission denied" in text or "is a directory" in text or "exec format error" in text:
-        return 126
-    return 125
+    failure.exit_code = code if code in (126, 127) else 125
+    return failure
 
 
 def _remove(context: Context, identifier: str) -> None:

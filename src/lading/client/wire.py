@@ -50,6 +50,8 @@ def loads(data: bytes) -> Any:
         value, end = _scan(text, 0)
     except StopIteration:
         raise ValueError("not a JSON text") from None
+    except SystemError:  # the scanner looks for json's own exception, which is not loaded
+        raise ValueError("not a JSON text") from None
     except RecursionError:
         raise ValueError("a JSON text nested too deep") from None
     if end != len(text):

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import builtins
 import fnmatch
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lading.base import clock
@@ -43,15 +44,16 @@ class Images:
         since = max((store.get(ref).created_ns for ref in wanted.get("since", ())), default=-1)
         before = min((store.get(ref).created_ns for ref in wanted.get("before", ())), default=0)
         until = min((filtering.moment(text) for text in wanted.get("until", ())), default=0)
+        patterns = wanted.get("reference", ())
         return [
             image
-            for image in store.list()
+            for image in (_matching(one, patterns) for one in store.list())
             if (dangling is None or dangling != bool(image.references))
             and image.created_ns > since
             and (not before or image.created_ns < before)
             and (not until or image.created_ns < until)
             and filtering.labels(image.config.config.labels, wanted.get("label", ()))
-            and (not wanted.get("reference") or _referenced(image, wanted["reference"]))
+            and (not patterns or image.references)
         ]
 
     def inspect(self, ref: str) -> Image:
@@ -238,11 +240,14 @@ def _seconds(created: str) -> int:
         return 0
 
 
-def _referenced(image: Image, patterns: Iterable[str]) -> bool:
-    """Docker's reference filter: a shell pattern on the name with or without its tag."""
+def _matching(image: Image, patterns: Sequence[str]) -> Image:
+    """The image with the names that Docker's reference filter leaves: shell patterns, with or without a tag."""
+    if not patterns:
+        return image
+    kept = []
     for text in image.references:
         ref = reference.parse(text)
         names = (ref.familiar, ref.familiar_name, str(ref), ref.name)
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns for name in names):
-            return True
-    return False
+            kept.append(text)
+    return replace(image, references=tuple(kept))

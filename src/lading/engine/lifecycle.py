@@ -65,6 +65,7 @@ class Lifecycle:
             cpus=rooms.cpus,
             inherited=self._mounts_of,
             networks=asked.networks,
+            nodename=os.uname().nodename,
         )
         log_limits(record)
         entry = self._reserve(record)

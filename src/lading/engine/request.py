@@ -33,8 +33,8 @@ def check_name(name: str) -> str:
     return clean
 
 
-def merge_config(config: Config, image: ContainerConfig, container_id: str) -> Config:
-    """What the user said over what the image says (docker run's rules)."""
+def merge_config(config: Config, image: ContainerConfig, hostname: str) -> Config:
+    """What the user said over what the image says (docker run's rules); `hostname` where nobody said one."""
     entrypoint, cmd = config.entrypoint, config.cmd
     if entrypoint is None:
         entrypoint = image.entrypoint
@@ -55,7 +55,7 @@ def merge_config(config: Config, image: ContainerConfig, container_id: str) -> C
         healthcheck=merge_health(config.healthcheck, image.healthcheck),
         stop_signal=config.stop_signal or image.stop_signal,
         stop_timeout=config.stop_timeout if config.stop_timeout is not None else image.stop_timeout,
-        hostname=config.hostname or container_id[:12],
+        hostname=config.hostname or hostname,
     )
     _check_config(merged)
     return merged
@@ -77,8 +77,12 @@ def _check_config(config: Config) -> None:
         raise Invalid(
             f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path"
         )
-    if len(config.hostname) > 63 or not _HOSTNAME.fullmatch(config.hostname):
+    if not _valid_hostname(config.hostname):
         raise Invalid(f'invalid hostname "{config.hostname[:80]}"', why="See hostname(7).")
+
+
+def _valid_hostname(name: str) -> bool:
+    return len(name) <= 63 and _HOSTNAME.fullmatch(name) is not None
 
 
 def merge_env(base: Iterable[str], over: Iterable[str]) -> tuple[str, ...]:
@@ -212,11 +216,15 @@ def resolve(
     cpus: int,
     inherited: Callable[[str], Iterable[Mount]],
     networks: Mapping[str, Endpoint],
+    nodename: str = "",
 ) -> Record:
-    """The record of a container to be. `inherited` gives the mounts of a container named by --volumes-from."""
+    """The record of a container to be. `inherited` gives the mounts of a container named by --volumes-from;
+    `nodename` is what this host is called, and so a container on the host's network.
+    """
     check_host(request.host, cpus)
     container_id = new_id()
-    config = merge_config(request.config, image, container_id)
+    on_host = request.host.network_mode == "host" and _valid_hostname(nodename)
+    config = merge_config(request.config, image, nodename if on_host else container_id[:12])
     taken: list[Mount] = []
     for text in request.host.volumes_from:
         source, _, mode = text.partition(":")

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _LOG_SIZE, _LOG_FILES = 10 << 20, 3
+_LOG_OPTIONS = set(
+    "max-size max-file compress mode max-buffer-size tag labels labels-regex env env-regex".split()
+)
+"""The first two take effect; the rest is what Docker's file drivers know and what changes nothing that is read back."""
 FAILED_CODE = 128
 """What a start that failed leaves as the exit code, unless the command itself was at fault (Docker's number)."""
 LOST_CODE = 255
@@ -361,6 +365,9 @@ def log_path(directory: str) -> str:
 def log_limits(record: Record) -> tuple[int, int]:
     """(bytes of one file, files) of --log-opt max-size and max-file; rotation is on by default."""
     options = record.host.log_options
+    unknown = sorted(set(options) - _LOG_OPTIONS)
+    if unknown:
+        raise Invalid(f'unknown log opt "{unknown[0][:40]}"', hint="Known are max-size and max-file.")
     size_text, count_text = options.get("max-size", ""), options.get("max-file", "")
     size = _LOG_SIZE if not size_text else (0 if size_text == "-1" else binds.size(size_text))
     if count_text and not (count_text.isdigit() and 1 <= int(count_text) <= 1000):

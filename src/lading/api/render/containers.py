@@ -264,7 +264,7 @@ def execution(view: ExecView) -> dict[str, Any]:
         "ExitCode": view.exit_code,
         "ProcessConfig": {
             "tty": request.tty,
-            "entrypoint": request.cmd[0],
+            "entrypoint": request.cmd[0] if request.cmd else "",
             "arguments": list(request.cmd[1:]),
             "privileged": request.privileged,
             **({"user": request.user} if request.user else {}),

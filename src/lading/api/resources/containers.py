@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from lading.api import parse
-from lading.api.errors import Refused
+from lading.api.errors import Refused, status_of
 from lading.api.exchange import Exchange
 from lading.api.fields import Fields
 from lading.api.ports import Engine
@@ -49,9 +49,9 @@ def start(engine: Engine, x: Exchange) -> None:
             view = engine.containers.inspect(ref)
             if view.host.auto_remove and view.state.status in ("created", "exited"):
                 engine.containers.remove(view.id, False, True)
-        if error.exit_code in (126, 127):  # the command is at fault, not the path that was asked for
-            raise Refused(400, str(error)) from error
-        raise
+        # 126 and 127: the command is at fault, not the path that was asked for
+        status = 400 if error.exit_code in (126, 127) else status_of(error)
+        raise Refused(status, str(error), error.exit_code) from error
     _done(x, changed)
 
 
