@@ -131,14 +131,19 @@ def read_file(path: str) -> Spec:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError as e:
         raise Invalid("it cannot be read", why=e.strerror or str(e)) from e
-    with open(fd, "rb") as file:
+    try:
         info = os.fstat(fd)
         _check_trust(info)
         key = (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
         known = _cache.get(path)
         if known is not None and known[0] == key:
             return known[1]
-        data = file.read(_MAX_FILE + 1)
+        with open(fd, "rb", closefd=False) as file:
+            data = file.read(_MAX_FILE + 1)
+    except OSError as e:
+        raise Invalid("it cannot be read", why=e.strerror or str(e)) from e
+    finally:
+        os.close(fd)
     if len(data) > _MAX_FILE:
         raise Invalid(f"it is larger than {_MAX_FILE >> 20} MiB")
     spec = document.read(parse(data, path), path)

@@ -1,4 +1,4 @@
-"""A container's /dev/shm seen from outside, and what to say when it was too small. Owns one descriptor per running container.
+"""A container's /dev/shm seen from outside, and what to say when it was too small. Owns one descriptor a container.
 
 A program that writes to shared memory which has no room left dies of SIGBUS (mmap(2), tmpfs(5)), which tells nobody why.
 The descriptor keeps the file system, not the container, until the end of the run has been looked at.
