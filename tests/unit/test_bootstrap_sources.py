@@ -131,6 +131,7 @@ def test_the_image_gets_no_credentials_and_no_local_list() -> None:
 
 def test_debians_own_address_is_the_tools(tmp_path: Path) -> None:
     tool = tmp_path / "mmdebstrap"
+    tool.touch(mode=0o755)
     tool.write_text("my $mirror = 'http://mirror.example/debian';\n")
     assert sources.default_mirror("debian-security", [str(tool)]) == "http://mirror.example/debian-security"
     assert sources.default_mirror("debian", [str(tmp_path / "none")]).startswith("file:")
