@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST_ARGS ?=
 
-.PHONY: help install demo test test-tools lint bench clean
+.PHONY: help install demo test test-tools lint bench soak clean
 
 help:
 	@echo "make install   lading into .venv"
@@ -12,6 +12,7 @@ help:
 	@echo "make test      lint and the whole suite (root)"
 	@echo "make lint      ruff and mypy"
 	@echo "make bench     lading beside the container engines this machine has; writes BENCHMARKS.md (root)"
+	@echo "make soak      the long repeated runs that make test leaves out (root)"
 	@echo "make clean     remove .venv and caches; says how to remove images and containers"
 
 install: .venv/.installed
@@ -44,6 +45,9 @@ test: test-tools lint
 bench: install
 	@bash examples/lib/packages.sh busybox=busybox-static
 	$(BIN)/python -m bench $(BENCH_ARGS)
+
+soak: test-tools
+	$(BIN)/python -m pytest -m soak
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist src/*.egg-info
