@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lading.base.errors import Invalid, LadingError
+from lading.base.errors import Denied, Invalid, LadingError
 from lading.runtime.cgroup import devices, layout, settings, stats
 from lading.runtime.cgroup.group import Group
 
@@ -199,3 +200,13 @@ def test_counters_of_a_v2_group(v2_tree: layout.Layout, tmp_path: Path) -> None:
     assert counters["memory"]["oom_kills"] == 2
     assert counters["io"][1] == {"major": 8, "minor": 0, "op": "write", "bytes": 20, "count": 2}
     assert counters["pressure"]["memory"]["some"]["avg10"] == 1.5
+
+
+def test_a_tree_that_takes_no_groups_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str, mode: int = 0o777) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "mkdir", refuse)
+    with pytest.raises(Denied, match="control group") as caught:
+        Group(layout.Layout({"cpu": str(tmp_path)}, "", frozenset()), "c1").create({})
+    assert str(tmp_path) in caught.value.why and "root" in caught.value.hint

@@ -9,7 +9,7 @@ import errno
 import os
 import time
 
-from lading.base.errors import Invalid, Unsupported
+from lading.base.errors import Denied, Invalid, LadingError, Unavailable, Unsupported
 from lading.runtime.cgroup import settings
 from lading.runtime.cgroup.remove import remove_directories
 
@@ -61,6 +61,9 @@ class Group:
             self.apply(resources)
             if self.unified and "devices" not in self.v1 and (rules := resources.get("devices")):
                 self._attach_devices(rules)
+        except OSError as error:
+            self.remove()
+            raise _cannot_make(error) from error
         except BaseException:
             self.remove()
             raise
@@ -221,6 +224,16 @@ class Group:
     def remove(self) -> None:
         """Remove the groups, nested ones first; a group still busy is tried for a moment, then left to the next sweep."""
         remove_directories(self.directories)
+
+
+def _cannot_make(error: OSError) -> LadingError:
+    """A directory the kernel refuses: no privilege, a tree mounted read-only, too many groups (cgroups(7))."""
+    refused = error.errno in (errno.EPERM, errno.EACCES, errno.EROFS)
+    return (Denied if refused else Unavailable)(
+        "cannot make a control group",
+        why=f"{error.filename}: {error.strerror}.",
+        hint="Containers need root and a cgroup file system that can be written." if refused else "",
+    )
 
 
 def _make(directory: str) -> None:
