@@ -62,6 +62,10 @@ class BlobWriter:
             self._started = self.size
         return total
 
+    def peek(self) -> BinaryIO:
+        """A reader of what is written so far, and of what follows; it stays valid after `commit` and `abort`."""
+        return open(self._path, "rb", buffering=0)
+
     def commit(self, expected: str | None = None) -> tuple[str, int]:
         """Make the blob durable under its digest; Invalid, and nothing kept, when that is not `expected`."""
         digest = "sha256:" + self._hash.hexdigest()
