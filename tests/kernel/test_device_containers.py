@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_world import BUSYBOX, World, engine_at, leftovers, paths_below
+from engine_world import BUSYBOX, World, engine_at, eventually, leftovers, paths_below
 
-from lading.base.errors import NotFound, Unsupported
+from lading.base.errors import LadingError, NotFound, Unsupported
 from lading.engine.model import Config, DeviceRequest, Mount, Ulimit
 
 pytestmark = pytest.mark.skipif(not BUSYBOX, reason="busybox-static makes the test image")
@@ -334,12 +334,26 @@ def test_a_bus_error_with_room_left_is_told_with_less_certainty(world: World) ->
     world.engine.containers.remove(identifier, False, True)
 
 
+def held() -> int:
+    """How many descriptors this process has of shared memories of containers."""
+    found = 0
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            fd = int(name)
+            flags = int(Path(f"/proc/self/fdinfo/{fd}").read_text().split("flags:")[1].split()[0], 8)
+            found += bool(flags & os.O_PATH) and os.fstatvfs(fd).f_blocks * 4096 == 3 << 20
+        except OSError:
+            continue  # it was listing's own
+    return found
+
+
 def test_no_descriptor_is_kept_after_a_run(world: World) -> None:
-    world.said("true")
-    before = len(os.listdir("/proc/self/fd"))
-    for _ in range(5):
-        world.said("true")
-    assert len(os.listdir("/proc/self/fd")) <= before
+    identifier = world.up(shm_size=3 << 20)
+    assert held() == 1, "the control: while it runs there is one"
+    world.engine.containers.remove(identifier, True, True)
+    with pytest.raises(LadingError):
+        world.run("/no/such/command", shm_size=3 << 20)
+    assert held() == 0
 
 
 def test_the_machine_is_told_its_devices(world: World) -> None:
@@ -347,3 +361,100 @@ def test_the_machine_is_told_its_devices(world: World) -> None:
         info = world.engine.system.info()
     assert info["CDISpecDirs"] == ["/etc/cdi", "/var/run/cdi", world.paths.cdi]
     assert {"Source": "cdi", "ID": "acme.com/dev=0"} in info["DiscoveredDevices"]
+
+
+def hook_spec(tmp_path: Path, world: World, script: str, *points: str, **more: Any) -> SpecFile:
+    """A spec whose hooks run a script of the test's; its first word is the point, `$OUT` a file to write to."""
+    program = tmp_path / "hook.sh"
+    program.write_text(f"#!{BUSYBOX} sh\nOUT={tmp_path}/out\npoint=$1\n{script}\n")
+    program.chmod(0o755)
+    hooks = [{"hookName": point, "path": str(program), "args": ["hook", point], **more} for point in points]
+    return SpecFile(world, "hooks", [{"name": "0", "containerEdits": {"hooks": hooks}}], {})
+
+
+ALL_POINTS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+HOOKED = cdi("acme.com/dev=0")
+
+
+def test_hooks_run_at_their_turns_with_the_containers_state(world: World, tmp_path: Path) -> None:
+    script = f"""
+        if [ $point = startContainer ]; then cat > /started; exit; fi
+        {BUSYBOX} cat > $OUT.$point
+        echo $point >> $OUT
+        {BUSYBOX} readlink /proc/self/ns/mnt > $OUT.ns.$point
+    """
+    with hook_spec(tmp_path, world, script, *(p for p in ALL_POINTS if p != "startContainer")):
+        identifier, ended = world.run("sh", "-c", "echo ran", device_requests=HOOKED)
+        assert ended.code == 0 and world.output(identifier) == "ran\n"
+        eventually(lambda: "poststop" in (tmp_path / "out").read_text())
+        world.engine.containers.remove(identifier, False, True)
+    assert (tmp_path / "out").read_text().split() == [p for p in ALL_POINTS if p != "startContainer"]
+    states = {p: json.loads((tmp_path / f"out.{p}").read_text()) for p in ALL_POINTS if p != "startContainer"}
+    assert [state["status"] for state in states.values()] == ["creating"] * 3 + ["running", "stopped"]
+    assert {state["id"] for state in states.values()} == {identifier}
+    assert all(state["pid"] > 1 for point, state in states.items() if point != "poststop")
+    assert states["prestart"]["bundle"] == world.paths.container_run(identifier)
+    own = os.readlink("/proc/self/ns/mnt")
+    spaces = {point: (tmp_path / f"out.ns.{point}").read_text().strip() for point in states}
+    assert spaces["createContainer"] != own and spaces["createRuntime"] == spaces["poststop"] == own
+    assert leftovers(world.paths, identifier) == []
+
+
+def test_a_hook_finds_the_root_through_the_bundle(world: World, tmp_path: Path) -> None:
+    """What vendors' hooks do: bundle's config.json, root.path, and a change of the container's own tree."""
+    script = f"""
+        bundle=$({BUSYBOX} sed 's/.*"bundle": "\\([^"]*\\)".*/\\1/')
+        root=$({BUSYBOX} sed 's/.*"root": {{[^}}]*"path": "\\([^"]*\\)".*/\\1/' $bundle/config.json)
+        echo "by the hook" > $root/tmp/note
+    """
+    with hook_spec(tmp_path, world, script, "createContainer"):
+        assert world.said("cat", "/tmp/note", device_requests=HOOKED) == "by the hook\n"
+
+
+def test_a_hook_of_the_container_runs_there(world: World) -> None:
+    hooks = [{"hookName": "startContainer", "path": "/bin/sh", "args": ["sh", "-c", "cat > /tmp/state"]}]
+    with SpecFile(world, "hooks", [{"name": "0", "containerEdits": {"hooks": hooks}}], {}):
+        state = json.loads(world.said("cat", "/tmp/state", device_requests=HOOKED))
+    assert state["status"] == "created" and state["pid"] > 1
+
+
+def test_no_variable_of_an_image_or_user_reaches_a_hook(world: World, tmp_path: Path) -> None:
+    """CVE-2025-23266: a hook of the host that inherits the container's LD_PRELOAD loads the image's code as root."""
+    config = Config(env=("LD_PRELOAD=/proc/self/cwd/evil.so", "NVIDIA_VISIBLE_DEVICES=all", "PATH=/evil"))
+    with hook_spec(tmp_path, world, f"{BUSYBOX} env > $OUT.$point", *ALL_POINTS[:3], env=["OWN=1"]):
+        seen = world.said("/bin/env", config=config, device_requests=HOOKED)
+    assert "LD_PRELOAD=" in seen, "the control: the process has it"
+    for point in ALL_POINTS[:3]:
+        said = (tmp_path / f"out.{point}").read_text()
+        names = {line.partition("=")[0] for line in said.splitlines()}
+        assert "OWN" in names and not names & {"LD_PRELOAD", "NVIDIA_VISIBLE_DEVICES", "FROM_IMAGE"}
+        assert "evil" not in said, "PATH is the shell's own"
+
+
+@pytest.mark.parametrize("point", [p for p in ALL_POINTS if p not in ("startContainer", "poststop")])
+def test_a_hook_that_fails_stops_the_start(world: World, tmp_path: Path, point: str) -> None:
+    with hook_spec(tmp_path, world, "echo no such luck >&2; exit 3", point):
+        identifier = world.create("sleep", "100", device_requests=HOOKED)
+        with pytest.raises(LadingError, match=r"hook failed.*hook\.sh: ended with 3: no such luck"):
+            world.engine.containers.start(identifier)
+        assert world.status(identifier) in ("created", "exited")
+        world.engine.containers.remove(identifier, False, True)
+    assert leftovers(world.paths, identifier) == []
+
+
+def test_a_hook_that_hangs_is_ended(world: World, tmp_path: Path) -> None:
+    with hook_spec(tmp_path, world, f"{BUSYBOX} sleep 100", "createRuntime", timeout=1):
+        identifier = world.create("true", device_requests=HOOKED)
+        with pytest.raises(LadingError, match="still running after 1 seconds"):
+            world.engine.containers.start(identifier)
+        world.engine.containers.remove(identifier, False, True)
+    assert leftovers(world.paths, identifier) == []
+
+
+def test_a_missing_hook_is_named(world: World) -> None:
+    hooks = [{"hookName": "createContainer", "path": "/no/such/hook"}]
+    with SpecFile(world, "hooks", [{"name": "0", "containerEdits": {"hooks": hooks}}], {}):
+        identifier = world.create("true", device_requests=HOOKED)
+        with pytest.raises(LadingError, match="/no/such/hook"):
+            world.engine.containers.start(identifier)
+        world.engine.containers.remove(identifier, False, True)

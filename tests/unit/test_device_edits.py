@@ -88,7 +88,7 @@ def test_everything_that_is_granted(tmp_path: Path) -> None:
     )
     assert got.hooks == {
         "createContainer": [{"path": "/h", "env": [], "args": ["h", "x"], "timeout": 3}],
-        "poststop": [{"path": "/p", "env": ["E=1"]}],
+        "poststop": [{"path": "/p", "env": ["E=1"], "timeout": 30}],
     }
     assert got.gids == (44,)
 

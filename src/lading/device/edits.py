@@ -18,6 +18,10 @@ LIST_VARIABLE = "LD_LIBRARY_PATH"
 """Extended where a spec sets it, not replaced: the image's own directories must stay on it (ld.so(8))."""
 
 
+HOOK_SECONDS = 30
+"""The longest a device's hook may take: a start waits for it."""
+
+
 @dataclass(frozen=True)
 class Granted:
     """What a container gets with its devices. Nodes carry `hostPath`, which the runtime specification has not."""
@@ -138,11 +142,10 @@ def _mount(asked: Mount) -> dict[str, Any]:
 
 def _hook(asked: Hook) -> dict[str, Any]:
     """`env` is always there: a hook must never see a variable that an image set (CVE-2025-23266)."""
-    found: dict[str, Any] = {"path": asked.path, "env": list(asked.env)}
+    seconds = min(asked.timeout or HOOK_SECONDS, HOOK_SECONDS)
+    found: dict[str, Any] = {"path": asked.path, "env": list(asked.env), "timeout": seconds}
     if asked.args:
         found["args"] = list(asked.args)
-    if asked.timeout is not None:
-        found["timeout"] = asked.timeout
     return found
 
 

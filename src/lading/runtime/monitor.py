@@ -17,8 +17,9 @@ import time
 
 from lading.base.atomic import write_file
 from lading.linux import process
-from lading.runtime import init, wire
+from lading.runtime import init, turns, wire
 from lading.runtime.cgroup.remove import remove_directories
+from lading.runtime.hooks import HookFailed
 from lading.runtime.log import Log
 from lading.runtime.streams import Client, Streams
 
@@ -56,6 +57,8 @@ class Monitor:
         self.seat = seat
         self.pid = 0
         self.midwife = 0  # the process that gives birth to ours, in the right groups or namespaces
+        self.turns = plan.get("turns") or {}  # of the host's hooks
+        self.hooked = False  # init waits for them
         self.ready = False
         self.started = False
         self.ended = False
@@ -170,12 +173,25 @@ class Monitor:
             os.waitpid(self.midwife, 0)  # it ends with this word
             if self.plan["userns"] and self.seat is not None:
                 self._write_id_maps()
+            self._early()
             self._created()
+        elif message[0] == "hooks":
+            self.hooked = True
+            self._early()
         elif message[0] == "ready":
             self.mounted, self.ready = message[1], True
             self._created()
         else:
             self._failed(message)
+
+    def _early(self) -> None:
+        """The hooks that run before init enters the root, once it is known by pid."""
+        if self.hooked and self.pid:
+            self.hooked = False
+            try:
+                turns.early(self.turns, self.pid, self.channel)
+            except HookFailed as failure:
+                self._failed(("error", "createRuntime", 0, failure.detail))
 
     def _created(self) -> None:
         """Init is ready and known by pid; the two words come from two processes, in any order."""
@@ -184,6 +200,11 @@ class Monitor:
 
     def _running(self) -> None:
         """The command runs, or init died without a word (killed while it was being made)."""
+        try:
+            turns.started(self.turns, self.pid)
+        except HookFailed as failure:
+            self._failed(("error", "poststart", 0, failure.detail))
+            return
         self.started = True
         now = time.time_ns()
         try:
@@ -224,6 +245,7 @@ class Monitor:
             except ChildProcessError:
                 break
         self._leave()
+        turns.stopped(self.turns)
 
     def _leave(self) -> None:
         self.ended = True
@@ -263,7 +285,7 @@ class Monitor:
         verb = message[0]
         if verb == "go":
             try:
-                self.channel.send(b"go")
+                turns.go(self.turns, self.pid, self.channel)
             except OSError:
                 pass  # init is gone; its channel's end says so
         elif verb == "attach":
@@ -304,6 +326,7 @@ class Monitor:
         self.listener.close()
         self.streams.close_stdin()
         self.streams.finish()
+        turns.stopped(self.turns)
 
     def _oom_killed(self) -> bool:
         """Whether the kernel killed a process of this group for memory (memory.events, memory.oom_control)."""

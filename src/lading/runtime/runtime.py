@@ -17,7 +17,7 @@ from typing import Any
 
 from lading.base.errors import Conflict, Internal, Invalid, LadingError, NotFound
 from lading.linux import process
-from lading.runtime import parts, plan, wire
+from lading.runtime import parts, plan, turns, wire
 from lading.runtime.cgroup import stats
 from lading.runtime.cgroup.group import PARENT, Group
 from lading.runtime.cgroup.layout import Layout, discover
@@ -119,6 +119,7 @@ class Runtime:
                         "join": entries,
                         "hostname": os.fsencode(str(spec.get("hostname") or "")),
                         "domainname": os.fsencode(str(spec.get("domainname") or "")),
+                        "hooks": turns.for_init(spec),
                         "reaper": launch.reaper,
                     }
                 ),
@@ -131,6 +132,7 @@ class Runtime:
             undo.callback(group.remove)
             described |= parts.groups_to_join(group, fds, opened, besides=seat.groups)
             self._make_run_dir(launch.id, undo)
+            turns.write_bundle(spec, self.run_dir(launch.id), self._root_target)
             plan_fd = plan_file(described)
             opened.callback(os.close, plan_fd)
             wire.send_many(seat.control, b"plan", [plan_fd, *fds.list])
@@ -223,6 +225,7 @@ class Runtime:
             "container": container.encode(),
             "run_dir": os.fsencode(self.run_dir(identifier)),
             "boot_id": self._state.boot_id.encode(),
+            "turns": turns.for_monitor(spec, identifier, self.run_dir(identifier)),
             "tty": bool(described.get("terminal")),
             "size": tuple((described.get("consoleSize") or {}).get(key, 0) for key in ("height", "width")),
             "attach": [
