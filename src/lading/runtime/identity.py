@@ -109,7 +109,7 @@ def process(spec: Mapping[str, Any]) -> dict[str, Any]:
         "rlimits": [_rlimit(limit) for limit in described.get("rlimits") or ()],
         "scheduler": _scheduler(described.get("scheduler")),
         "io_priority": _io_priority(described.get("ioPriority")),
-        "affinity": _cpus((described.get("execCPUAffinity") or {}).get("final")),
+        "affinity": cpus((described.get("execCPUAffinity") or {}).get("final")),
         "personality": _personality((spec.get("linux") or {}).get("personality")),
         "labels": [
             (kind, os.fsencode(str(described[key])))
@@ -204,7 +204,7 @@ def _io_priority(entry: Mapping[str, Any] | None) -> int:
     return _chosen(_IO_CLASSES, entry.get("class"), "process.ioPriority.class") << 13 | level
 
 
-def _cpus(text: str | None) -> list[int]:
+def cpus(text: str | None) -> list[int]:
     """A CPU list as cpuset(7) writes it: "0-3,7"."""
     found: set[int] = set()
     for part in (text or "").split(","):

@@ -8,10 +8,14 @@ from contextlib import ExitStack
 from typing import Any
 
 from lading.base.errors import NotFound
-from lading.linux import process
 from lading.runtime import plan
 from lading.runtime.cgroup.group import Group
+from lading.runtime.joined import namespaces as joined_namespaces
 from lading.runtime.model import Launch, Rootfs
+
+__all__ = [
+    "Descriptors", "extra_controllers", "joined_namespaces", "oom_files", "open_namespace", "root_step", "visible_groups",
+]  # fmt: skip
 
 
 class Descriptors:
@@ -91,20 +95,3 @@ def oom_files(group: Group) -> list[bytes]:
     if "memory" in group.v1:
         return [os.fsencode(f"{group.v1['memory']}/memory.oom_control")]
     return [os.fsencode(f"{group.unified}/memory.events")] if group.unified else []
-
-
-def joined_namespaces(pid: int) -> tuple[int, bool]:
-    """(namespace flags that differ from ours and must be joined, whether a user namespace is among them)."""
-    names = {
-        "mnt": process.CLONE_NEWNS, "uts": process.CLONE_NEWUTS, "ipc": process.CLONE_NEWIPC,
-        "pid": process.CLONE_NEWPID, "net": process.CLONE_NEWNET, "cgroup": process.CLONE_NEWCGROUP,
-        "user": process.CLONE_NEWUSER, "time": process.CLONE_NEWTIME,
-    }  # fmt: skip
-    flags = 0
-    for name, flag in names.items():
-        try:
-            if os.stat(f"/proc/{pid}/ns/{name}").st_ino != os.stat(f"/proc/self/ns/{name}").st_ino:
-                flags |= flag
-        except FileNotFoundError:
-            continue
-    return flags, bool(flags & process.CLONE_NEWUSER)

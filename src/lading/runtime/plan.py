@@ -27,7 +27,7 @@ __all__ = [
     "namespaces", "process",
 ]  # fmt: skip
 
-_NAMESPACES = {
+NAMESPACES = {
     "pid": p.CLONE_NEWPID, "network": p.CLONE_NEWNET, "mount": p.CLONE_NEWNS, "ipc": p.CLONE_NEWIPC,
     "uts": p.CLONE_NEWUTS, "user": p.CLONE_NEWUSER, "cgroup": p.CLONE_NEWCGROUP, "time": p.CLONE_NEWTIME,
 }  # fmt: skip
@@ -49,17 +49,15 @@ def namespaces(spec: Mapping[str, Any]) -> tuple[int, list[tuple[int, str]]]:
     create, join, seen = 0, [], set()
     for entry in (spec.get("linux") or {}).get("namespaces") or ():
         kind = entry.get("type")
-        if kind not in _NAMESPACES:
-            raise Invalid(
-                f"linux.namespaces: unknown type {kind!r}", hint=f"Known: {', '.join(_NAMESPACES)}."
-            )
+        if kind not in NAMESPACES:
+            raise Invalid(f"linux.namespaces: unknown type {kind!r}", hint=f"Known: {', '.join(NAMESPACES)}.")
         if kind in seen:
             raise Invalid(f"linux.namespaces: type {kind!r} is given twice")
         seen.add(kind)
         if entry.get("path"):
-            join.append((_NAMESPACES[kind], str(entry["path"])))
+            join.append((NAMESPACES[kind], str(entry["path"])))
         else:
-            create |= _NAMESPACES[kind]
+            create |= NAMESPACES[kind]
     return create, join
 
 

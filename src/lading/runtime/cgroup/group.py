@@ -27,14 +27,15 @@ _ALWAYS = ("cpu", "cpuacct", "memory", "devices", "freezer", "blkio", "pids")
 class Group:
     """Paths of one container's groups. Cheap to make: it touches nothing until asked to."""
 
-    def __init__(self, layout: Layout, name: str, extra: Iterable[str] = ()) -> None:
+    def __init__(self, layout: Layout, name: str, extra: Iterable[str] = (), parent: str = PARENT) -> None:
         wanted = [c for c in (*_ALWAYS, *extra) if c in layout.v1]
+        below = f"{parent}/{name}" if parent else name
         self.layout = layout
-        self.v1 = {controller: f"{layout.v1[controller]}/{PARENT}/{name}" for controller in wanted}
+        self.v1 = {controller: f"{layout.v1[controller]}/{below}" for controller in wanted}
         # On a hybrid host the v2 hierarchy adds nothing when v1 can count and freeze, and being born into a v2 group
         # waits for the lock that a move between v1 groups holds for an RCU grace period (cgroup_css_set_fork).
         spare = {"freezer", "memory", "pids"} <= self.v1.keys() and layout.v2.isdisjoint(extra)
-        self.unified = f"{layout.unified}/{PARENT}/{name}" if layout.unified and not spare else ""
+        self.unified = f"{layout.unified}/{below}" if layout.unified and not spare else ""
 
     @property
     def directories(self) -> tuple[str, ...]:

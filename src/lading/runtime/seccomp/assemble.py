@@ -26,7 +26,7 @@ _X32_BIT = 0x40000000
 _ENOSYS = 38
 _EPERM = 1
 
-_ACTIONS = {
+ACTIONS = {
     "SCMP_ACT_KILL": 0x00000000,
     "SCMP_ACT_KILL_THREAD": 0x00000000,
     "SCMP_ACT_KILL_PROCESS": 0x80000000,
@@ -37,13 +37,13 @@ _ACTIONS = {
     "SCMP_ACT_LOG": 0x7FFC0000,
     "SCMP_ACT_ALLOW": 0x7FFF0000,
 }
-_FLAGS = {
+FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC": 1, "SECCOMP_FILTER_FLAG_LOG": 2, "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32,
 }  # fmt: skip
 _NEW_LISTENER, _TSYNC_ESRCH = 8, 16
 _PERMISSIVE = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE")
-_OPERATORS = {
+OPERATORS = {
     "SCMP_CMP_NE", "SCMP_CMP_LT", "SCMP_CMP_LE", "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_MASKED_EQ",
 }  # fmt: skip
 
@@ -102,9 +102,9 @@ class Program:
 def action_value(action: str, errno_ret: int | None) -> int:
     """The 32-bit return value of an OCI action; Invalid for an unknown one."""
     try:
-        value = _ACTIONS[action]
+        value = ACTIONS[action]
     except KeyError:
-        raise Invalid(f"unknown seccomp action {action!r}", hint=f"Known: {', '.join(_ACTIONS)}.") from None
+        raise Invalid(f"unknown seccomp action {action!r}", hint=f"Known: {', '.join(ACTIONS)}.") from None
     if action in ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE"):
         value |= (_EPERM if errno_ret is None else errno_ret) & 0xFFFF
     return value
@@ -120,11 +120,11 @@ def compile_filter(profile: Mapping[str, Any], native: str) -> tuple[bytes, int]
     archs = [a for a in dict.fromkeys([native, *profile.get("architectures", [])]) if a in AUDIT_ARCH]
     flags = 0
     for name in profile.get("flags", []):
-        if name not in _FLAGS:
-            raise Invalid(f"unknown seccomp flag {name!r}", hint=f"Known: {', '.join(_FLAGS)}.")
-        flags |= _FLAGS[name]
+        if name not in FLAGS:
+            raise Invalid(f"unknown seccomp flag {name!r}", hint=f"Known: {', '.join(FLAGS)}.")
+        flags |= FLAGS[name]
     if _notifies(profile):
-        flags |= _NEW_LISTENER | (_TSYNC_ESRCH if flags & _FLAGS["SECCOMP_FILTER_FLAG_TSYNC"] else 0)
+        flags |= _NEW_LISTENER | (_TSYNC_ESRCH if flags & FLAGS["SECCOMP_FILTER_FLAG_TSYNC"] else 0)
     newer = action_value("SCMP_ACT_ERRNO", _ENOSYS)
     if profile.get("defaultAction") in _PERMISSIVE:
         newer = default
@@ -193,9 +193,9 @@ def _test(argument: Mapping[str, Any]) -> _Test:
     index, operator = argument.get("index"), argument.get("op")
     if not isinstance(index, int) or not 0 <= index <= 5:
         raise Invalid(f"seccomp argument index {index!r} is not 0 to 5")
-    if operator not in _OPERATORS:
+    if operator not in OPERATORS:
         raise Invalid(
-            f"unknown seccomp operator {operator!r}", hint=f"Known: {', '.join(sorted(_OPERATORS))}."
+            f"unknown seccomp operator {operator!r}", hint=f"Known: {', '.join(sorted(OPERATORS))}."
         )
     return index, operator, int(argument.get("value", 0)), int(argument.get("valueTwo", 0))
 
