@@ -20,7 +20,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return
     needs_root = pytest.mark.skip(reason="real namespaces, control groups and mounts need root")
     for item in items:
-        if {"kernel", "compat"} & set(item.path.parts):
+        if {"kernel", "compat", "attacks"} & set(item.path.parts):
             item.add_marker(needs_root)
 
 
