@@ -41,7 +41,7 @@ from lading.build.dockerfile import DockerfileError
 from lading.build.failure import StepFailed
 from lading.build.progress import Finished, Log, Notice, Vertex, to_json
 from lading.build.request import BuildRequest
-from lading.image import chain
+from lading.image import chain, digest
 from lading.store.snapshots.overlay import Overlay
 
 pytestmark = pytest.mark.skipif(
@@ -133,12 +133,12 @@ def test_the_image_is_valid_against_the_schemas(plain: World) -> None:
         return Resource(contents=schema, specification=DRAFT4)
 
     registry: Registry[Any] = Registry(retrieve=retrieve)
-    for name, digest in (
+    for name, blob in (
         ("config-schema.json", image.id),
         ("image-manifest-schema.json", image.manifest_digest),
     ):
         schema = json.loads((specs / name).read_text())
-        jsonschema.Draft4Validator(schema, registry=registry).validate(json.loads(plain.blobs.read(digest)))
+        jsonschema.Draft4Validator(schema, registry=registry).validate(json.loads(plain.blobs.read(blob)))
 
 
 # --- the cache ---
@@ -591,6 +591,15 @@ COPY --from=two /two /
     with pytest.raises(NotFound) as caught:
         world.again(dockerfile, target="tow")
     assert caught.value.hint == "Did you mean two?"
+
+
+def test_an_image_without_files_has_a_layer_all_the_same(world: World) -> None:
+    config = world.build("FROM scratch\nLABEL a=b\n", {})
+    image = world.images.get(world.last)
+    assert len(image.manifest.layers) == len(config.diff_ids) == 1 and not config.history[-1].empty_layer
+    assert config.diff_ids[0] == digest.EMPTY_TAR
+    with world.root() as root:
+        assert listing(root, "") == {}
 
 
 def test_onbuild_runs_in_the_child(world: World) -> None:

@@ -396,6 +396,8 @@ def test_an_init_reaps_and_passes_signals_on(launch: Any, runtime: Runtime) -> N
     time.sleep(0.2)
     names = [Path(f"/proc/{pid}/stat").read_text().split()[2] for pid in runtime.pids(box.id)]
     assert "Z" not in names
+    first = min(runtime.pids(box.id))
+    assert Path(f"/proc/{first}/cmdline").read_bytes() == b"lading\0", "no path of the host in the container"
     runtime.kill(box.id, signal.SIGTERM)
     assert box.output()[1] == b"got\n"
     assert box.end().code == 9

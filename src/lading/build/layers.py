@@ -17,7 +17,8 @@ from typing import Self
 
 from lading.base.errors import Internal, LadingError
 from lading.build.cache import Cache, Record
-from lading.image import chain, digest
+from lading.image import chain, digest, mutate
+from lading.image.config import History
 from lading.image.descriptor import Descriptor
 from lading.image.layer import compress
 from lading.image.mutate import Draft, Layer
@@ -26,6 +27,8 @@ from lading.store.snapshots import Snapshotter
 
 _SMALL = 4 << 20
 """Bytes of tar up to which a layer is kept in memory and stored at once: it takes a few milliseconds."""
+_NOTHING = bytes(1024)
+"""A tar's end: the archive without entries."""
 _UNSTORED = ""
 """The media type of a layer whose blob is still being made."""
 
@@ -146,7 +149,12 @@ class Layers:
             pending.result()
 
     def finished(self, draft: Draft) -> Draft:
-        """The draft with every promised layer in place."""
+        """The draft with every promised layer in place, and with one layer at least, as manifests must have
+        (image-manifest-schema.json, minItems).
+        """
+        if not draft.layers:
+            empty = compress.write_layer(self.blobs, lambda write: write(_NOTHING), self.media)
+            return mutate.append(draft, empty, History(comment="no files"))
         made = {}
         for pending in self._pending.values():
             layer = pending.result().layer

@@ -133,6 +133,25 @@ def set_name(name: bytes) -> None:
     calls.check(calls.held.prctl(PR_SET_NAME, ctypes.c_char_p(name), 0, 0, 0), "prctl(PR_SET_NAME)")
 
 
+def set_command_line(text: bytes) -> None:
+    """What /proc/PID/cmdline shows of this process and of what it forks, instead of the arguments it was started with.
+
+    The kernel reads it from the process's own memory between arg_start and arg_end (proc(5)); where the last byte there
+    is not zero, it shows one string up to the first zero (fs/proc/base.c, get_mm_proctitle).
+    """
+    stat = os.open("/proc/self/stat", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fields = os.read(stat, 4096).rpartition(b")")[2].split()  # from the third field on
+    finally:
+        os.close(stat)
+    start, end = int(fields[48 - 3]), int(fields[49 - 3])
+    memory = os.open("/proc/self/mem", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.pwrite(memory, text[: end - start - 2].ljust(end - start - 1, b"\0") + b".", start)
+    finally:
+        os.close(memory)
+
+
 def close_range(first: int, last: int = 0xFFFFFFFF, flags: int = 0) -> None:
     """close_range(2), Linux 5.9 (the CLOEXEC flag 5.11); older kernels: one fcntl or close at a time."""
     if calls.syscall_held(calls.CLOSE_RANGE, ctypes.c_uint(first), ctypes.c_uint(last), flags) == 0:

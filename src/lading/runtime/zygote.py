@@ -41,6 +41,8 @@ def main(channel_fd: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.setsid()
     process.set_name(b"lading-zygote")
+    # `--init` keeps this in the container, where a path of the host says too much.
+    process.set_command_line(b"lading")
     channel = _socket.socket(fileno=channel_fd)
     os.set_inheritable(channel_fd, False)
     gc.disable()
