@@ -18,6 +18,7 @@ from engine_world import BUSYBOX, World, engine_at, eventually, leftovers, paths
 from lading.assemble import build_engine
 from lading.base.errors import Conflict, Denied, Invalid
 from lading.engine.model import Config, CreateRequest, Endpoint, Health, HostConfig, PortBinding, Restart
+from lading.engine.segments import Pools
 
 pytestmark = pytest.mark.skipif(not BUSYBOX, reason="busybox-static makes the test image")
 MS = 1_000_000
@@ -179,7 +180,7 @@ def test_published_ports_reach_the_container_and_are_held(world: World) -> None:
 
 
 def test_addresses_names_and_files(world: World) -> None:
-    world.engine.networks.create("friends", subnet="10.213.7.0/24")
+    world.engine.networks.create("friends", pools=Pools("10.213.7.0/24"))
 
     def on_friends(name: str, endpoint: Endpoint) -> str:
         request = CreateRequest(

@@ -35,6 +35,7 @@ from lading.engine.model import (
     Restart,
     State,
 )
+from lading.engine.segments import Pools
 from lading.image.config import ContainerConfig, History, ImageConfig
 
 BUSYBOX = "sha256:" + "b" * 64
@@ -498,6 +499,9 @@ class Network:
     gateway: str = "172.18.0.1"
     subnet6: str = ""
     gateway6: str = ""
+    ip_range: str = ""
+    ip_range6: str = ""
+    auxiliary: Mapping[str, str] = field(default_factory=dict)
     internal: bool = False
     attachable: bool = False
     enable_ipv6: bool = False
@@ -512,8 +516,8 @@ class Networks:
         self.all = [Network("n" * 64, "bridge")]
         self.calls: list[tuple[Any, ...]] = []
 
-    def create(self, name: str, driver: str = "bridge", **given: Any) -> Network:
-        self.calls.append(("create", name, driver, given))
+    def create(self, name: str, driver: str = "bridge", pools: Pools = Pools(), **given: Any) -> Network:  # noqa: B008
+        self.calls.append(("create", name, driver, pools, given))
         made = Network(ids.new_id(), name)
         self.all.append(made)
         return made

@@ -705,8 +705,8 @@ def test_networks(world: World) -> None:
     }
     status, made = world.call("POST", "/networks/create", body)
     assert (status, sorted(made)) == (201, ["Id", "Warning"])
-    _, name, driver, given = world.engine.networks.calls[-1]
-    assert (name, driver, given["subnet"], given["gateway"], given["subnet6"]) == (
+    _, name, driver, pools, given = world.engine.networks.calls[-1]
+    assert (name, driver, pools.subnet, pools.gateway, pools.subnet6) == (
         *("mine", "bridge", "10.1.0.0/24", "10.1.0.1", "fd00::/64"),
     )
     assert given["internal"] is True

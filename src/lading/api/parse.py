@@ -22,6 +22,7 @@ from lading.engine.model import (
     HostConfig,
     Mount,
     PortBinding,
+    Rate,
     Resources,
     Restart,
     ThrottleDevice,
@@ -190,7 +191,7 @@ def restart(fields: Fields) -> Restart:
 
 
 def host_config(fields: Fields) -> HostConfig:
-    """HostConfig, with lading's own HostTrust."""
+    """HostConfig, with lading's own HostTrust and NetRate."""
     log = fields.object("LogConfig")
     return HostConfig(
         binds=fields.strings("Binds"),
@@ -241,8 +242,14 @@ def host_config(fields: Fields) -> HostConfig:
         masked_paths=fields.maybe_strings("MaskedPaths"),
         readonly_paths=fields.maybe_strings("ReadonlyPaths"),
         resources=resources(fields),
+        net_rate=_rate(fields.object("NetRate")),
         host_trust=fields.flag("HostTrust"),
     )
+
+
+def _rate(fields: Fields) -> Rate:
+    """Bits a second, as lading's own NetRate has them."""
+    return Rate(fields.integer("Egress"), fields.integer("Ingress"))
 
 
 def endpoint(fields: Fields) -> Endpoint:
@@ -254,6 +261,7 @@ def endpoint(fields: Fields) -> Endpoint:
         ipv6=ipam.text("IPv6Address"),
         mac=fields.text("MacAddress"),
         links=fields.strings("Links"),
+        gw_priority=fields.integer("GwPriority"),
     )
 
 

@@ -19,6 +19,7 @@ from lading.engine.model import (
     Resources,
     Restart,
 )
+from lading.engine.segments import Pools
 
 if TYPE_CHECKING:
     from lading.build.progress import Progress
@@ -198,6 +199,12 @@ class Network(Protocol):
     @property
     def gateway6(self) -> str: ...
     @property
+    def ip_range(self) -> str: ...
+    @property
+    def ip_range6(self) -> str: ...
+    @property
+    def auxiliary(self) -> Mapping[str, str]: ...
+    @property
     def internal(self) -> bool: ...
     @property
     def attachable(self) -> bool: ...
@@ -218,11 +225,8 @@ class Networks(Protocol):
         self,
         name: str,
         driver: str = "bridge",
+        pools: Pools = ...,
         *,
-        subnet: str = "",
-        gateway: str = "",
-        subnet6: str = "",
-        gateway6: str = "",
         internal: bool = False,
         attachable: bool = False,
         enable_ipv6: bool = False,

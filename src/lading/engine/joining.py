@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lading.base import clock
-from lading.base.errors import Denied, Invalid, NotFound
+from lading.base.errors import Invalid, NotFound, Unsupported
 from lading.base.ids import new_id
-from lading.engine import codec
+from lading.engine import codec, segments
 from lading.engine.events import Events
-from lading.engine.model import Endpoint, EndpointState, HostConfig, PortBinding
+from lading.engine.model import NO_RATE, Endpoint, EndpointState, HostConfig, PortBinding, Rate
+from lading.engine.naming import check_alias
+from lading.engine.segments import Network, Pools
 
 if TYPE_CHECKING:
-    from ipaddress import IPv4Network, IPv6Network
-
     from lading import network as room
     from lading.engine.naming import Naming
     from lading.engine.roster import Entry, Roster
@@ -30,29 +30,9 @@ if TYPE_CHECKING:
 DDL = "CREATE TABLE networks (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, record TEXT NOT NULL)"
 
 DEFAULT_BRIDGE = "lading0"
+_INDEX = len("lv") + 8
+"""Where the number stands in the name of an interface, after eight digits of the container's id."""
 PREDEFINED = {"bridge": "bridge", "host": "host", "none": "null"}
-
-
-@dataclass(frozen=True)
-class Network:
-    """One network. `bridge` is the interface's name on the host; subnets are empty until first use."""
-
-    id: str
-    name: str
-    created_ns: int
-    driver: str = "bridge"
-    bridge: str = ""
-    subnet: str = ""
-    gateway: str = ""
-    subnet6: str = ""
-    gateway6: str = ""
-    internal: bool = False
-    attachable: bool = False
-    enable_ipv6: bool = False
-    mtu: int = 1500
-    labels: Mapping[str, str] = field(default_factory=dict)
-    options: Mapping[str, str] = field(default_factory=dict)
-    scope: str = "local"
 
 
 @dataclass(frozen=True)
@@ -132,98 +112,97 @@ class Joining:
     def _same(network: Network, name: str) -> bool:
         return name in (network.name, network.id) or (name == "default" and network.name == "bridge")
 
-    def _addressed(self, network: Network, subnet: str, gateway: str, subnet6: str, gateway6: str) -> Network:
-        import ipaddress
+    def _addressed(self, network: Network, asked: Pools) -> Network:
+        return segments.addressed(network, asked, self._networks.values(), self._open().subnets_in_use())
 
-        from lading.network import addresses
-
-        used = [other.subnet for other in self._networks.values() if other.subnet]
-        if subnet:
-            wanted = _subnet(subnet, 4)
-            for other in used:
-                if wanted.overlaps(ipaddress.ip_network(other)):
-                    raise Denied(
-                        "invalid pool request: Pool overlaps with other one on this address space",
-                        why=f"{wanted} and {other} share addresses.",
-                    )
-            subnet = str(wanted)
-        else:
-            subnet = addresses.pick_subnet([*used, *self._open().subnets_in_use()])
-        first = str(next(ipaddress.ip_network(subnet).hosts()))
-        if gateway and ipaddress.ip_address(gateway) not in ipaddress.ip_network(subnet):
-            raise Invalid(f"gateway {gateway} is not in subnet {subnet}")
-        if network.enable_ipv6 and not subnet6:
-            raise Invalid("an IPv6 network needs a subnet", hint="Give one with --subnet.")
-        if subnet6:
-            subnet6 = str(_subnet(subnet6, 6))
-            gateway6 = gateway6 or str(ipaddress.ip_network(subnet6)[1])
-        return replace(
-            network,
-            subnet=subnet,
-            gateway=gateway or first,
-            subnet6=subnet6,
-            gateway6=gateway6 if subnet6 else "",
-        )
-
-    def join(
-        self,
-        container_id: str,
-        sandbox: int,
-        asked: Mapping[str, Endpoint],
-        aliases: Iterable[str] = (),
-        first: int = 0,
-    ) -> Joined:
-        """Give the sandbox an interface on every network in `asked`, from eth<first> on; on failure on none."""
-        joined = self.claim(container_id, asked, aliases, first)
+    def join(self, container_id: str, sandbox: int, asked: Mapping[str, Endpoint]) -> Joined:
+        """Give the sandbox an interface on every network in `asked`; on failure on none."""
+        joined = self.claim(container_id, asked)
         try:
-            self.attach(sandbox, joined, first)
+            self.attach(sandbox, joined)
         except BaseException:
             self.leave(container_id, joined)
             raise
         return joined
 
     def claim(
-        self, container_id: str, asked: Mapping[str, Endpoint], aliases: Iterable[str] = (), first: int = 0
+        self,
+        container_id: str,
+        asked: Mapping[str, Endpoint],
+        aliases: Iterable[str] = (),
+        beside: Sequence[str] = (),
     ) -> Joined:
-        """Addresses on every network in `asked`, or on none; `leave` frees them."""
+        """Addresses on every network in `asked`, or on none; `leave` frees them. `beside` are interfaces it has."""
         joined = Joined()
         try:
-            for index, (name, endpoint) in enumerate(asked.items(), first):
+            for name, endpoint in asked.items():
                 network = self.ensure(self.inspect(name))
                 state = self._allocate(network, container_id, endpoint, tuple(aliases))
+                number = free_index((*beside, *joined.host_names))
                 joined = Joined(
-                    (*joined.endpoints, state), (*joined.host_names, f"lv{container_id[:8]}{index}")
+                    (*joined.endpoints, state), (*joined.host_names, f"lv{container_id[:8]}{number}")
                 )
         except BaseException:
             self.leave(container_id, joined)
             raise
         return joined
 
-    def attach(self, sandbox: int, joined: Joined, first: int = 0) -> None:
+    def check(self, host: HostConfig, networks: Mapping[str, Endpoint]) -> None:
+        """Refuse what no start could do: networks that are not there, names and addresses they do not have."""
+        for name, endpoint in wanted_networks(host, networks).items():
+            self.check_endpoint(self.inspect(name), endpoint)
+        if host.net_rate != NO_RATE and (host.network_mode in ("none", "host") or _shares(host)):
+            raise Invalid(
+                "conflicting options: --net-rate needs a network of the container's own",
+                why=f"Its network mode is {host.network_mode[:80]}.",
+            )
+
+    @staticmethod
+    def check_endpoint(network: Network, endpoint: Endpoint) -> None:
+        for alias in endpoint.aliases:
+            check_alias(alias)
+        if network.name == "bridge" and (endpoint.ipv4 or endpoint.ipv6):
+            raise Invalid(
+                "a static address needs a network of the user's own",
+                why="The default network has whatever subnet is free on this host.",
+                hint="Make one: lading network create --subnet 10.99.0.0/24 mine.",
+            )
+        if network.name == "bridge" and endpoint.aliases:
+            raise Invalid(
+                "an alias needs a network of the user's own",
+                why="On the default network names are not resolved.",
+                hint="Make one with lading network create.",
+            )
+        if endpoint.ipv6 and not network.subnet6:
+            raise Invalid(
+                f"network {network.name} has no IPv6 subnet", hint="Make it with --ipv6, or leave --ip6 out."
+            )
+
+    def attach(self, sandbox: int, joined: Joined, rate: Rate = NO_RATE) -> None:
         """Make the interfaces of what was claimed. What was made before a failure is taken away by `leave`."""
         if not joined.endpoints:
             return
-        from lading.network import Interface
+        from lading import network as room
+        from lading.network.values import Rate as KernelRate
 
-        kernel = self._open()
-        for index, (state, host_name) in enumerate(
-            zip(joined.endpoints, joined.host_names, strict=True), first
-        ):
+        kernel, way_out = self._open(), outward(joined.endpoints)
+        for state, host_name in zip(joined.endpoints, joined.host_names, strict=True):
             network = self._networks[state.network_id]
             kernel.attach(
                 sandbox,
-                Interface(
+                room.Interface(
                     bridge=network.bridge,
                     host_name=host_name,
-                    guest_name=f"eth{index}",
+                    guest_name=guest_name(host_name),
                     ipv4=state.ipv4,
                     prefix=state.prefix,
                     ipv6=state.ipv6,
                     prefix6=state.prefix6,
                     mac=state.mac,
-                    gateway=state.gateway if index == 0 else "",
-                    gateway6=state.gateway6 if index == 0 else "",
+                    gateway=state.gateway if state is way_out else "",
+                    gateway6=state.gateway6 if state is way_out else "",
                     mtu=network.mtu,
+                    rate=KernelRate(rate.egress, rate.ingress),
                 ),
             )
 
@@ -254,16 +233,23 @@ class Joining:
     ) -> EndpointState:
         from lading.network import addresses
 
+        for alias in endpoint.aliases:
+            check_alias(alias)
         with self._lock:
             taken = self._taken.setdefault(network.id, {})
-            used = {*taken, network.gateway, network.gateway6}
-            # Round and round, so that a freed address rests before somebody else has it.
-            last = self._last.get(network.id, "")
-            ipv4 = addresses.allocate(network.subnet, used, endpoint.ipv4, after=last)
-            ipv6 = addresses.allocate(network.subnet6, used, endpoint.ipv6) if network.subnet6 else ""
+            used = {*taken, network.gateway, network.gateway6, *network.auxiliary.values()}
+
+            def choose(subnet: str, wanted: str, within: str) -> str:
+                # Round and round, so that a freed address rests before somebody else has it.
+                last = self._last.get(subnet, "")
+                found = addresses.allocate(subnet, used, wanted, after=last, within=within)
+                if not wanted:
+                    self._last[subnet] = found
+                return found
+
+            ipv4 = choose(network.subnet, endpoint.ipv4, network.ip_range)
+            ipv6 = choose(network.subnet6, endpoint.ipv6, network.ip_range6) if network.subnet6 else ""
             taken.update({address: container_id for address in (ipv4, ipv6) if address})
-            if not endpoint.ipv4:
-                self._last[network.id] = ipv4
         return EndpointState(
             network_name=network.name,
             network_id=network.id,
@@ -286,7 +272,7 @@ class Joining:
             if network.driver != "bridge":
                 raise Invalid(f"network {network.name} cannot be joined beside others")
             if not network.subnet:
-                network = self._addressed(network, "", "", "", "")
+                network = self._addressed(network, Pools())
                 with self._db.transaction() as cx:
                     self._write(cx, network)
             if not os.path.exists(self._trace):
@@ -306,23 +292,36 @@ class Joining:
             gateway6=network.gateway6,
             internal=network.internal,
             mtu=network.mtu,
-            masquerade=not network.internal,
+            masquerade=network.masquerade,
         )
 
-    def forwards(self, ports: Iterable[PortBinding], endpoint: EndpointState) -> tuple[room.Forward, ...]:
-        """The kernel room's form of published ports."""
+    @staticmethod
+    def forwards(
+        ports: Iterable[PortBinding], endpoints: Sequence[EndpointState]
+    ) -> tuple[room.Forward, ...]:
+        """The kernel room's form of published ports: they go to the container's place on the network it goes out by.
+
+        A port on every address is one of each family that the place has an address of.
+        """
         from lading.network import Forward
 
-        return tuple(
-            Forward(
-                binding.protocol,
-                binding.host_ip,
-                int(binding.host_port),
-                endpoint.ipv4,
-                binding.container_port,
-            )
-            for binding in ports
-        )
+        state = outward(endpoints) or next(iter(endpoints), None)
+        if state is None:
+            return ()
+        found = []
+        for binding in ports:
+            at = (binding.protocol, binding.host_ip, int(binding.host_port))
+            if ":" not in binding.host_ip:
+                found.append(Forward(*at, state.ipv4, binding.container_port))
+            elif not state.ipv6:
+                raise Unsupported(
+                    f"port {binding.host_port} of {binding.host_ip} cannot be published",
+                    why=f"The container has no IPv6 address on network {state.network_name}.",
+                    hint="Make the network with --ipv6, or publish on an IPv4 address.",
+                )
+            if state.ipv6 and (not binding.host_ip or ":" in binding.host_ip):
+                found.append(Forward(*at, state.ipv6, binding.container_port))
+        return tuple(found)
 
     def recover(self, live: Iterable[Entry]) -> None:
         """After a restart: mark addresses, and bring back bridges and rules of running containers."""
@@ -336,7 +335,7 @@ class Joining:
             for entry in entries:
                 self.hold(entry.id, Joined(entry.history.endpoints, entry.history.host_names))
                 if entry.history.ports:
-                    forwards[entry.id] = self.forwards(entry.history.ports, entry.history.endpoints[0])
+                    forwards[entry.id] = self.forwards(entry.history.ports, entry.history.endpoints)
                 for state in entry.history.endpoints:
                     network = self._networks.get(state.network_id)
                     if network is not None:
@@ -362,10 +361,31 @@ class Joining:
             self._open().remove_bridge(network.bridge)
 
 
+def _shares(host: HostConfig) -> bool:
+    return host.network_mode.startswith("container:")
+
+
+def outward(endpoints: Iterable[EndpointState]) -> EndpointState | None:
+    """The place by which a container goes out: of those with a gateway the one preferred, else the first."""
+    found = [state for state in endpoints if state.gateway or state.gateway6]
+    return max(found, key=lambda state: state.requested.gw_priority, default=None)
+
+
+def guest_name(host_name: str) -> str:
+    """What the container calls the interface whose other end is `host_name`."""
+    return f"eth{host_name[_INDEX:]}"
+
+
+def free_index(host_names: Iterable[str]) -> int:
+    """The number of a container's next interface; one that is freed is used again."""
+    used = {int(name[_INDEX:]) for name in host_names}
+    return next(number for number in range(len(used) + 1) if number not in used)
+
+
 def wanted_networks(host: HostConfig, networks: Mapping[str, Endpoint]) -> dict[str, Endpoint]:
     """The networks a container joins when it starts: those asked for, or the one its mode names."""
     mode = host.network_mode or "default"
-    if mode in ("none", "host") or mode.startswith("container:"):
+    if mode in ("none", "host") or _shares(host):
         return {}
     first = "bridge" if mode == "default" else mode
     found = {
@@ -375,17 +395,3 @@ def wanted_networks(host: HostConfig, networks: Mapping[str, Endpoint]) -> dict[
         if name not in (first, "default"):
             found[name] = endpoint
     return found
-
-
-def _subnet(text: str, version: int) -> IPv4Network | IPv6Network:
-    import ipaddress
-
-    try:
-        network = ipaddress.ip_network(text, strict=False)
-    except ValueError as e:
-        raise Invalid(f'invalid subnet "{text[:64]}"', why=str(e)) from e
-    if network.version != version or network.num_addresses < 4:
-        raise Invalid(
-            f'invalid subnet "{text[:64]}"', why=f"It must be IPv{version} with room for two hosts."
-        )
-    return network

@@ -17,7 +17,6 @@ from lading.base import clock
 from lading.base.errors import Conflict, Invalid, NotFound, Unavailable
 from lading.base.ids import random_name
 from lading.engine import request, signals, view
-from lading.engine.joining import wanted_networks
 from lading.engine.model import CreateRequest, Mount
 from lading.engine.record import Record
 from lading.engine.roster import Entry, Finished
@@ -53,8 +52,7 @@ class Lifecycle:
             # All of its devices, or nothing is made.
             asked = replace(asked, host=rooms.accelerators.prepare(asked.host))
         parent = rooms.images.unpack(image) if image.config.diff_ids else ""
-        for network in wanted_networks(asked.host, asked.networks):
-            rooms.networks.inspect(network)
+        rooms.networks.check(asked.host, asked.networks)
         record = request.resolve(
             asked,
             image.config.config,

@@ -142,6 +142,17 @@ class Resources:
 
 
 @dataclass(frozen=True)
+class Rate:
+    """Bits a second on each network interface, sent (`egress`) and received; 0 is without limit. lading's own."""
+
+    egress: int = 0
+    ingress: int = 0
+
+
+NO_RATE = Rate()
+
+
+@dataclass(frozen=True)
 class HostConfig:
     """How it runs on this host."""
 
@@ -183,6 +194,7 @@ class HostConfig:
     masked_paths: tuple[str, ...] | None = None
     readonly_paths: tuple[str, ...] | None = None
     resources: Resources = Resources()
+    net_rate: Rate = NO_RATE
     host_trust: bool = False  # lading's own: show the host's CA bundle, proxies and resolver to the processes
 
 
@@ -195,6 +207,7 @@ class Endpoint:
     ipv6: str = ""
     mac: str = ""
     links: tuple[str, ...] = ()
+    gw_priority: int = 0  # of several networks, the default route goes by the one with the highest
 
 
 @dataclass(frozen=True)

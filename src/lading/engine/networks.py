@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lading.base import clock
-from lading.base.errors import Conflict, Denied, Invalid, Unsupported
+from lading.base.errors import Conflict, Denied, Unsupported
 from lading.base.ids import new_id, short
 from lading.engine import filters as filtering
+from lading.engine import segments
 from lading.engine.filters import Filters
-from lading.engine.joining import PREDEFINED, Joined, Joining, Network, wanted_networks
+from lading.engine.joining import PREDEFINED, Joined, Joining, guest_name, outward, wanted_networks
 from lading.engine.model import Endpoint, EndpointState
+from lading.engine.record import History
+from lading.engine.segments import Network, Pools
 
 if TYPE_CHECKING:
     from lading.engine.roster import Entry
 
+NO_POOLS = Pools()
 Names = list[str]  # `list` is a verb below
 
 
@@ -28,11 +33,8 @@ class Networks(Joining):
         self,
         name: str,
         driver: str = "bridge",
+        pools: Pools = NO_POOLS,
         *,
-        subnet: str = "",
-        gateway: str = "",
-        subnet6: str = "",
-        gateway6: str = "",
         internal: bool = False,
         attachable: bool = False,
         enable_ipv6: bool = False,
@@ -42,13 +44,7 @@ class Networks(Joining):
         """A new bridge network; subnets are chosen where none is given."""
         if driver not in ("", "bridge"):
             raise Unsupported(f'no network driver "{driver[:40]}"', hint="Only bridge is built in.")
-        plain = name.replace("_", "a").replace(".", "a").replace("-", "a")
-        if not 1 <= len(name) <= 128 or not (name.isascii() and plain.isalnum() and name[0].isalnum()):
-            raise Invalid(
-                f'invalid network name "{name[:64]}"', why="Only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed."
-            )
-        if name in ("default", "container"):
-            raise Invalid(f'network name "{name}" has a meaning of its own')
+        segments.check_name(name)
         with self._lock:
             if any(network.name == name for network in self._networks.values()):
                 raise Conflict(f"network with name {name} already exists")
@@ -60,12 +56,12 @@ class Networks(Joining):
                 bridge=f"lad-{identifier[:10]}",
                 internal=internal,
                 attachable=attachable,
-                enable_ipv6=enable_ipv6 or bool(subnet6),
-                mtu=_mtu(options or {}),
+                enable_ipv6=enable_ipv6 or bool(pools.subnet6),
                 labels=dict(labels or {}),
-                options=dict(options or {}),
             )
-            network = self._addressed(network, subnet, gateway, subnet6, gateway6)
+            network = self._addressed(segments.with_options(network, options or {}), pools)
+            if any(network.bridge == other.bridge for other in self._networks.values()):
+                raise Conflict(f"bridge {network.bridge} belongs to another network")
             with self._db.transaction() as cx:
                 self._write(cx, network)
         self._events.say("network", "create", network.id, {"name": name, "type": "bridge"})
@@ -141,6 +137,7 @@ class Networks(Joining):
         """Put a container on one more network, at once when it runs."""
         network, entry = self.inspect(ref), self._roster.find(container)
         endpoint = endpoint or Endpoint()
+        self.check_endpoint(network, endpoint)
         with entry.lock:
             mode = entry.record.host.network_mode
             if network.driver != "bridge" or mode in ("host",) or mode.startswith("container:"):
@@ -153,33 +150,76 @@ class Networks(Joining):
                 raise Denied(
                     f"endpoint with name {entry.record.name} already exists in network {network.name}"
                 )
-            networks = {**(entry.record.networks or joined), network.name: endpoint}
-            pid = self._pid_of(entry.id) if entry.running else 0
-            if pid:
-                self._join_running(entry, pid, network, endpoint)
             host = entry.record.host
             if mode == "none":
                 host = replace(host, network_mode=network.name)
-            self._roster.amend(entry, replace(entry.record, networks=networks, host=host))
+            networks = {**(entry.record.networks or joined), network.name: endpoint}
+            record = replace(entry.record, networks=networks, host=host)
+            before = entry.history
+            try:
+                if entry.running:
+                    self._join_running(entry, network, endpoint)
+                self._roster.amend(entry, record)
+            except BaseException:
+                self._rejoin(entry, before)
+                raise
         self._say(network, "connect", entry.id)
 
-    def _join_running(self, entry: Entry, pid: int, network: Network, endpoint: Endpoint) -> None:
-        sandbox = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
+    def _join_running(self, entry: Entry, network: Network, endpoint: Endpoint) -> None:
+        with self._sandbox(entry) as sandbox:
             history = entry.history
-            more = self.join(
-                entry.id, sandbox, {network.name: endpoint}, (entry.id[:12],), first=len(history.endpoints)
-            )
+            more = self.claim(entry.id, {network.name: endpoint}, (entry.id[:12],), beside=history.host_names)
+            try:
+                # Without a gateway: where the default route goes is decided among all.
+                quiet = Joined(
+                    tuple(replace(s, gateway="", gateway6="") for s in more.endpoints), more.host_names
+                )
+                self.attach(sandbox, quiet, entry.record.host.net_rate)
+                self._moved(
+                    entry,
+                    sandbox,
+                    Joined((*history.endpoints, *more.endpoints), (*history.host_names, *more.host_names)),
+                )
+            except BaseException:
+                self.leave(entry.id, more)
+                raise
+
+    def _moved(self, entry: Entry, sandbox: int, now: Joined) -> None:
+        """A running container has other interfaces than before: its routes, ports and names follow."""
+        history = entry.history
+        way_out, before = outward(now.endpoints), outward(history.endpoints)
+        kernel = self._open()
+        if way_out is not None and way_out != before:
+            name = guest_name(now.host_names[now.endpoints.index(way_out)])
+            kernel.route(sandbox, name, way_out.gateway, way_out.gateway6)
+        if history.ports:
+            kernel.publish(entry.id, self.forwards(history.ports, now.endpoints))
+        self.naming.update(entry, now.endpoints)
+        self._roster.note(entry, replace(history, endpoints=now.endpoints, host_names=now.host_names))
+
+    def _rejoin(self, entry: Entry, before: History) -> None:
+        """A change that failed half way: the row, the ports and the names say what they said."""
+        if entry.history == before or not entry.running:
+            return
+        gone = [i for i, state in enumerate(entry.history.endpoints) if state not in before.endpoints]
+        now = entry.history
+        self._roster.note(entry, before)
+        self.leave(
+            entry.id, Joined(tuple(now.endpoints[i] for i in gone), tuple(now.host_names[i] for i in gone))
+        )
+        self.naming.update(entry)
+
+    @contextmanager
+    def _sandbox(self, entry: Entry) -> Iterator[int]:
+        """A running container's network namespace."""
+        try:
+            sandbox = os.open(f"/proc/{self._pid_of(entry.id)}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise Conflict(f"container {entry.record.name} is just ending", hint="Try again.") from None
+        try:
+            yield sandbox
         finally:
             os.close(sandbox)
-        self._roster.note(
-            entry,
-            replace(
-                history,
-                endpoints=(*history.endpoints, *more.endpoints),
-                host_names=(*history.host_names, *more.host_names),
-            ),
-        )
 
     def disconnect(self, ref: str, container: str, force: bool = False) -> None:
         """Take a container off a network."""
@@ -191,25 +231,15 @@ class Networks(Joining):
                 if force:
                     return
                 raise Denied(f"container {entry.record.name} is not connected to network {network.name}")
+            host = replace(entry.record.host, network_mode=next(iter(left), "none"))
+            self._roster.amend(entry, replace(entry.record, networks=left, host=host))
             history = entry.history
             places = [i for i, state in enumerate(history.endpoints) if state.network_id == network.id]
             if entry.running and places:
-                gone = Joined(
-                    tuple(history.endpoints[i] for i in places), tuple(history.host_names[i] for i in places)
-                )
-                self.leave(entry.id, gone)
                 kept = [i for i in range(len(history.endpoints)) if i not in places]
-                self._roster.note(
-                    entry,
-                    replace(
-                        history,
-                        endpoints=tuple(history.endpoints[i] for i in kept),
-                        host_names=tuple(history.host_names[i] for i in kept),
-                    ),
-                )
-            mode = next(iter(left), "none")
-            host = replace(entry.record.host, network_mode=mode)
-            self._roster.amend(entry, replace(entry.record, networks=left, host=host))
+                self.leave(entry.id, _some(history, places))
+                with self._sandbox(entry) as sandbox:
+                    self._moved(entry, sandbox, _some(history, kept))
         self._say(network, "disconnect", entry.id)
 
     def _say(self, network: Network, action: str, container_id: str) -> None:
@@ -232,8 +262,5 @@ class Networks(Joining):
         return removed, 0
 
 
-def _mtu(options: Mapping[str, str]) -> int:
-    text = options.get("com.docker.network.driver.mtu", "1500")
-    if not (text.isdigit() and 68 <= int(text) <= 65535):
-        raise Invalid(f'invalid mtu "{text[:20]}"', why="The range is 68 to 65535.")
-    return int(text)
+def _some(history: History, places: Sequence[int]) -> Joined:
+    return Joined(tuple(history.endpoints[i] for i in places), tuple(history.host_names[i] for i in places))

@@ -69,24 +69,28 @@ class Publisher:
         self._lock = threading.Lock()
         self._next = itertools.cycle(_EPHEMERAL)
 
-    def reserve(self, asked: Iterable[PortBinding], reserve: Reserve) -> Reserved:
-        """Hold every port, or none: Conflict names the port that is taken."""
+    def reserve(self, asked: Iterable[PortBinding], reserve: Reserve, both: bool = False) -> Reserved:
+        """Hold every port, or none: Conflict names the port that is taken.
+
+        With `both`, a port on every address is one of IPv4 and one of IPv6 with the same number.
+        """
         held = Reserved()
         try:
             for binding in asked:
                 check_port(binding)
-                port, fd = self._one(binding, reserve)
-                held.descriptors = (*held.descriptors, fd)
+                port, fds = self._one(binding, reserve, both)
+                held.descriptors = (*held.descriptors, *fds)
                 held.bindings = (*held.bindings, replace(binding, host_port=str(port)))
         except BaseException:
             held.close()
             raise
         return held
 
-    def _one(self, binding: PortBinding, reserve: Reserve) -> tuple[int, int]:
+    def _one(self, binding: PortBinding, reserve: Reserve, both: bool) -> tuple[int, tuple[int, ...]]:
+        addresses = ("", "::") if both and not binding.host_ip else (binding.host_ip,)
         ports = host_range(binding.host_port)
         if len(ports) == 1:
-            return ports[0], reserve(binding.protocol, binding.host_ip, ports[0])
+            return ports[0], _all(binding.protocol, addresses, ports[0], reserve)
         if ports:
             candidates: Iterable[int] = ports
         else:
@@ -95,10 +99,23 @@ class Publisher:
         last: Conflict | None = None
         for port in candidates:
             try:
-                return port, reserve(binding.protocol, binding.host_ip, port)
+                return port, _all(binding.protocol, addresses, port, reserve)
             except Conflict as e:
                 last = e
         raise Conflict(
             f"no free host port in {binding.host_port or 'the ephemeral range'} for {binding.container_port}",
             why=str(last) if last else "",
         )
+
+
+def _all(protocol: str, addresses: Iterable[str], port: int, reserve: Reserve) -> tuple[int, ...]:
+    """The port on every one of these addresses, or on none."""
+    held: tuple[int, ...] = ()
+    try:
+        for address in addresses:
+            held = (*held, reserve(protocol, address, port))
+    except BaseException:
+        for fd in held:
+            os.close(fd)
+        raise
+    return held

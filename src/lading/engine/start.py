@@ -18,7 +18,7 @@ from lading.base import clock
 from lading.base.errors import Conflict, Invalid, LadingError
 from lading.engine import binds, compose, etcfiles, restart, shm, spec, stubs
 from lading.engine.health import Probe, wants_probe
-from lading.engine.joining import Joined, wanted_networks
+from lading.engine.joining import Joined, outward, wanted_networks
 from lading.engine.model import Endpoint
 from lading.engine.publish import Reserved, wanted
 from lading.engine.record import History, Record
@@ -68,7 +68,7 @@ class Starter:
                 attached: Future[Sockets | None] = Future()
                 if not late and asked:
                     # The kernel makes the interfaces while the zygote makes the container.
-                    attached = rooms.pool.submit(self._attach, netns, joined, named)
+                    attached = rooms.pool.submit(self._attach, netns, record, joined, named)
                 else:
                     attached.set_result(None)
                 undo.callback(_close_sockets, attached)
@@ -83,13 +83,13 @@ class Starter:
                     netns = compose.netns_of(live.pid)
                     always.callback(os.close, netns)
                     compose.loopback_up(netns)
-                    sockets = self._attach(netns, joined, named)
+                    sockets = self._attach(netns, record, joined, named)
                 if sockets is not None:
                     always.callback(sockets.close)  # the resolver has its own by then
                     undo.callback(rooms.networks.naming.close, record.id)
                     rooms.networks.naming.open(record, joined.endpoints, sockets, live.pid)
                 if reserved.bindings:
-                    forwards = rooms.networks.forwards(reserved.bindings, joined.endpoints[0])
+                    forwards = rooms.networks.forwards(reserved.bindings, joined.endpoints)
                     rooms.kernel_networks().publish(record.id, forwards)
                     undo.callback(rooms.kernel_networks().unpublish, record.id)
                 now = clock.now_ns()
@@ -116,10 +116,10 @@ class Starter:
             entry.probe.begin()
         self.say(entry, "start")
 
-    def _attach(self, netns: int, joined: Joined, named: bool) -> Sockets | None:
+    def _attach(self, netns: int, record: Record, joined: Joined, named: bool) -> Sockets | None:
         """The interfaces, and the resolver's sockets where the container uses it."""
         networks = self._rooms.networks
-        networks.attach(netns, joined)
+        networks.attach(netns, joined, record.host.net_rate)
         return networks.naming.sockets(netns) if named else None
 
     def follow(self, entry: Entry) -> None:
@@ -154,11 +154,12 @@ class Starter:
             return Reserved()  # no network of its own: nothing to publish, as with Docker
         host = record.host
         asked = wanted(host.port_bindings, record.config.exposed_ports, host.publish_all_ports)
-        return (
-            self._rooms.publisher.reserve(asked, self._rooms.kernel_networks().reserve)
-            if asked
-            else Reserved()
-        )
+        if not asked:
+            return Reserved()
+        first = self._rooms.networks.inspect(next(iter(networks)))
+        asked = [replace(one, host_ip=one.host_ip or first.host_binding) for one in asked]
+        both = any(self._rooms.networks.inspect(name).subnet6 for name in networks)
+        return self._rooms.publisher.reserve(asked, self._rooms.kernel_networks().reserve, both)
 
     def _granted(self, record: Record) -> Granted | None:
         """What its devices bring, looked up anew for each start."""
@@ -215,7 +216,8 @@ class Starter:
         return etcfiles.write(directory, files)
 
     def _hosts(self, record: Record, joined: Joined) -> str:
-        gateway = joined.endpoints[0].gateway if joined.endpoints else ""
+        way_out = outward(joined.endpoints)
+        gateway = way_out.gateway if way_out is not None else ""
         return etcfiles.hosts(
             record.config.hostname,
             record.config.domainname,

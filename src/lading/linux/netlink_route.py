@@ -44,6 +44,7 @@ _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
 _IFA_F_NODAD = 0x02
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
 _IFF_UP = 1
+_NLM_F_REPLACE = 0x100
 _IF_OPER_UP = b"\6"
 _RT_TABLE_MAIN, _RTPROT_BOOT, _RT_SCOPE_UNIVERSE, _RTN_UNICAST = 254, 3, 0, 1
 
@@ -151,13 +152,23 @@ def delete_address(index: int, address: bytes, prefix: int) -> Message:
 
 
 def add_default_route(index: int, gateway: bytes) -> Message:
+    """EEXIST when there is one already."""
+    return _default_route(index, gateway, NLM_F_CREATE | NLM_F_EXCL)
+
+
+def set_default_route(index: int, gateway: bytes) -> Message:
+    """Instead of the one there is, if there is one."""
+    return _default_route(index, gateway, NLM_F_CREATE | _NLM_F_REPLACE)
+
+
+def _default_route(index: int, gateway: bytes, flags: int) -> Message:
     family = _family(gateway)
     body = _ROUTE.pack(
         family, 0, 0, 0, _RT_TABLE_MAIN, _RTPROT_BOOT, _RT_SCOPE_UNIVERSE, _RTN_UNICAST, 0
     ) + attr(_RTA_GATEWAY, gateway)
     body += u32(_RTA_OIF, index)
     words = f"add the default route via {socket.inet_ntop(family, gateway)}"
-    return Message(_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, body, words)
+    return Message(_NEWROUTE, flags, body, words)
 
 
 def links() -> Message:

@@ -14,8 +14,12 @@ _SEARCH_LIMIT = 1 << 20
 """More addresses than any host has containers: an IPv6 subnet is not walked to its end."""
 
 
-def allocate(subnet: str, taken: Container[str], requested: str = "", *, after: str = "") -> str:
+def allocate(
+    subnet: str, taken: Container[str], requested: str = "", *, after: str = "", within: str = ""
+) -> str:
     """A free address of `subnet`: the requested one, or the next free one after `after`, coming round.
+
+    Chosen ones come from the range `within`, where one is given.
 
     `taken` holds addresses in their canonical text, the gateway's among them. Giving the address that was
     handed out last as `after` keeps a freed address unused for as long as possible, so that nobody still
@@ -35,6 +39,9 @@ def allocate(subnet: str, taken: Container[str], requested: str = "", *, after: 
         if text in taken:
             raise Conflict(f"address {text} is in use", hint="Choose another, or let lading choose one.")
         return text
+    if within:
+        part = parse_subnet(within)
+        first, last = max(first, int(part[0])), min(last, int(part[-1]))
     make = type(network.network_address)
     start = int.from_bytes(pack_address(after), "big") + 1 if after else first
     if not first <= start <= last:
@@ -46,7 +53,7 @@ def allocate(subnet: str, taken: Container[str], requested: str = "", *, after: 
         if text not in taken:
             return text
     raise Unavailable(
-        f"no address is left in subnet {subnet}",
+        f"no address is left in {f'range {within} of ' if within else ''}subnet {subnet}",
         hint="Remove containers that are no longer needed, or make a network with a larger subnet.",
     )
 

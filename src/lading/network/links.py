@@ -52,6 +52,19 @@ def attach(netlink: Netlink, sandbox_fd: int, interface: Interface) -> None:
         raise
 
 
+def set_default_route(sandbox_fd: int, guest_name: str, gateways: tuple[str, ...]) -> None:
+    """Replace the default routes of a namespace by those through one of its interfaces."""
+
+    def work() -> None:
+        index = index_of(guest_name)
+        with Netlink(ROUTE) as netlink:
+            netlink.request(
+                [route.set_default_route(index, pack_address(gateway)) for gateway in gateways if gateway]
+            )
+
+    netns.inside(sandbox_fd, work)
+
+
 def _random_mac() -> bytes:
     """Locally administered and unicast, by the two low bits of the first byte (IEEE 802)."""
     return b"\x02" + os.urandom(5)

@@ -75,6 +75,12 @@ class Networks:
             self.detach(interface.host_name)
             raise
 
+    def route(self, sandbox_fd: int, guest_name: str, gateway: str, gateway6: str = "") -> None:
+        """The container goes out by these gateways from now on, on its interface `guest_name`."""
+        check_interface_name(guest_name)
+        words = f"set the default route of {guest_name}"
+        _translated(words, lambda: links.set_default_route(sandbox_fd, guest_name, (gateway, gateway6)))
+
     def detach(self, host_name: str) -> None:
         """Cut a veth pair off and free its name, at once. It also goes by itself when its namespace does."""
         check_interface_name(host_name)
@@ -194,12 +200,12 @@ class Networks:
                     raise Conflict(f"subnet {ours} overlaps {theirs} of {other.name}", hint="Choose another.")
 
     def _check_free(self, id: str, forwards: tuple[Forward, ...]) -> None:
-        wanted = {(some.protocol, some.host_ip, some.host_port) for some in forwards}
+        wanted = {_key(some) for some in forwards}
         if len(wanted) != len(forwards):
             raise Conflict("a host port is published twice", hint="Give every published port once.")
         for other, some in self._forwards.items():
             for forward in some if other != id else ():
-                if (forward.protocol, forward.host_ip, forward.host_port) in wanted:
+                if _key(forward) in wanted:
                     raise Conflict(
                         f"port {forward.host_port}/{forward.protocol} is already published",
                         why=f"Container {other[:12]} has it.",
@@ -234,6 +240,11 @@ class Networks:
     def _send(self, messages: list[Message]) -> None:
         self._nft.transaction(nft.BEGIN, messages, nft.END)
         self._wrote = True
+
+
+def _key(forward: Forward) -> tuple[str, str, int, bool]:
+    """What only one container can have: a port, on an address or on all of a family."""
+    return forward.protocol, forward.host_ip, forward.host_port, ":" in forward.guest_ip
 
 
 def _translated(words: str, work: Callable[[], T]) -> T:

@@ -112,7 +112,7 @@ def endpoint(value: EndpointState) -> dict[str, Any]:
         "Aliases": strings(value.aliases),
         "MacAddress": value.mac,
         "DriverOpts": None,
-        "GwPriority": 0,
+        "GwPriority": asked.gw_priority,
         "NetworkID": value.network_id,
         "EndpointID": value.endpoint_id,
         "Gateway": value.gateway,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lading.api.render.json import present, strings
-from lading.engine.model import DeviceRequest, HostConfig, Mount, Resources, ThrottleDevice
+from lading.engine.model import NO_RATE, DeviceRequest, HostConfig, Mount, Resources, ThrottleDevice
 
 _SHM = 64 << 20
 
@@ -144,6 +144,8 @@ def host_config(value: HostConfig) -> dict[str, Any]:
         found["Sysctls"] = dict(value.sysctls)
     if value.init:
         found["Init"] = True
+    if value.net_rate != NO_RATE:
+        found["NetRate"] = {"Egress": value.net_rate.egress, "Ingress": value.net_rate.ingress}
     if value.host_trust:
         found["HostTrust"] = True
     return found

@@ -15,8 +15,11 @@ def network(
 ) -> dict[str, Any]:
     """`members` (container id to its endpoint) and their `names` appear in an inspection only."""
     pools = [
-        {"Subnet": subnet, "Gateway": gateway} if gateway else {"Subnet": subnet}
-        for subnet, gateway in ((value.subnet, value.gateway), (value.subnet6, value.gateway6))
+        _pool(subnet, gateway, part, {k: v for k, v in value.auxiliary.items() if (":" in v) == six})
+        for subnet, gateway, part, six in (
+            (value.subnet, value.gateway, value.ip_range, False),
+            (value.subnet6, value.gateway6, value.ip_range6, True),
+        )
         if subnet
     ]
     return {
@@ -46,3 +49,14 @@ def network(
         "Options": present(value.options),
         "Labels": present(value.labels),
     }
+
+
+def _pool(subnet: str, gateway: str, part: str, auxiliary: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {"Subnet": subnet}
+    if part:
+        found["IPRange"] = part
+    if gateway:
+        found["Gateway"] = gateway
+    if auxiliary:
+        found["AuxiliaryAddresses"] = dict(auxiliary)
+    return found

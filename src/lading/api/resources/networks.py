@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lading.api import parse
 from lading.api.exchange import Exchange
 from lading.api.fields import Fields
 from lading.api.ports import Engine
 from lading.api.render import networks as render
 from lading.api.router import Route
-from lading.base.errors import Invalid
+from lading.base.errors import Invalid, Unsupported
+from lading.engine.segments import Pools
 
 
 def list_(engine: Engine, x: Exchange) -> None:
@@ -28,20 +31,15 @@ def create(engine: Engine, x: Exchange) -> None:
     name = fields.text("Name")
     if not name:
         raise Invalid("a network needs a name")
-    subnets = {"": "", "6": ""}
-    gateways = {"": "", "6": ""}
-    for config in fields.object("IPAM").objects("Config"):
-        family = "6" if ":" in config.text("Subnet") else ""
-        if subnets[family]:
-            raise Invalid("a network has one subnet of each address family")
-        subnets[family], gateways[family] = config.text("Subnet"), config.text("Gateway")
+    ipam = fields.object("IPAM")
+    if ipam.text("Driver") not in ("", "default"):
+        raise Unsupported(f'no address driver "{ipam.text("Driver")[:40]}"', hint="Leave --ipam-driver out.")
+    if fields.get("EnableIPv4") is False:
+        raise Unsupported("a network without IPv4 cannot be made", hint="Leave --ipv4=false out.")
     made = engine.networks.create(
         name,
         fields.text("Driver") or "bridge",
-        subnet=subnets[""],
-        gateway=gateways[""],
-        subnet6=subnets["6"],
-        gateway6=gateways["6"],
+        _pools(ipam),
         internal=fields.flag("Internal"),
         attachable=fields.flag("Attachable"),
         enable_ipv6=fields.flag("EnableIPv6"),
@@ -49,6 +47,24 @@ def create(engine: Engine, x: Exchange) -> None:
         options=fields.string_map("Options"),
     )
     x.json({"Id": made.id, "Warning": ""}, 201)
+
+
+def _pools(ipam: Fields) -> Pools:
+    """IPAM.Config: at most one pool of each address family."""
+    pools = Pools()
+    seen: set[bool] = set()
+    for config in ipam.objects("Config"):
+        subnet, gateway, part = config.text("Subnet"), config.text("Gateway"), config.text("IPRange")
+        six = ":" in (subnet or gateway or part)
+        if six in seen:
+            raise Invalid("a network has one subnet of each address family")
+        seen.add(six)
+        auxiliary = {**pools.auxiliary, **config.string_map("AuxiliaryAddresses")}
+        if six:
+            pools = replace(pools, subnet6=subnet, gateway6=gateway, ip_range6=part, auxiliary=auxiliary)
+        else:
+            pools = replace(pools, subnet=subnet, gateway=gateway, ip_range=part, auxiliary=auxiliary)
+    return pools
 
 
 def remove(engine: Engine, x: Exchange) -> None:

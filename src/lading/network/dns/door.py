@@ -6,7 +6,9 @@ asks the engine for what it would have been told. Safe from any thread.
 
 from __future__ import annotations
 
+import logging
 import os
+import select
 import socket
 import struct
 import subprocess
@@ -16,11 +18,13 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from lading.base.errors import Unavailable
+from lading.base.errors import LadingError, Unavailable
 from lading.linux import netlink_nft as nft
 from lading.linux import netns
 from lading.linux.netlink import NETFILTER, Message, Netlink
 from lading.network.dns.server import VERSION
+
+log = logging.getLogger(__name__)
 
 ADDRESS = "127.0.0.11"
 """Where containers find the resolver: the address other engines use, known to images and to people."""
@@ -173,11 +177,12 @@ class Door:
     def recover(self) -> frozenset[str]:
         """Find a resolver that an earlier daemon left: the containers it serves. One of another version is ended."""
         with self._lock:
-            self._control = self._connect()
-            if self._control is None:
+            control = self._connect()
+            if control is None:
                 return frozenset()
+            self._connected(control)
             try:
-                version, found = self._hello(self._control)
+                version, found = self._hello(control)
             except OSError:
                 version, found = "", set()
             if version != VERSION:
@@ -197,31 +202,60 @@ class Door:
 
     def _hang_up(self) -> None:
         if self._control is not None:
+            with suppress(OSError):
+                self._control.shutdown(socket.SHUT_RDWR)  # the watching thread has a copy
             self._control.close()
             self._control = None
 
     def _tell(self, text: str, fds: Sequence[int] = ()) -> str:
-        """The resolver's answer; a resolver that is gone is started, and told of everyone else first."""
+        """The resolver's answer; one that is gone is started, and told of everyone else first."""
         if self._control is not None:
             try:
                 return self._exchange(self._control, text, fds)
             except OSError:
                 self._hang_up()
-        lost = bool(self._boxes) and not self._telling
+        control = self._bring_back()
+        try:
+            return self._exchange(control, text, fds)
+        except OSError as error:
+            self._hang_up()
+            raise Unavailable("the resolver for container names does not answer", why=str(error)) from error
+
+    def _bring_back(self) -> socket.socket:
+        """A new resolver that knows what the last one knew."""
         control = self._start()
-        self._control = control
-        if lost:
+        self._connected(control)
+        if self._boxes and not self._telling:
             self._boxes.clear()
             self._telling = True
             try:
                 self._again(self)
             finally:
                 self._telling = False
+        return control
+
+    def _connected(self, control: socket.socket) -> None:
+        self._control = control
+        copy = os.dup(control.fileno())
+        threading.Thread(target=self._watch, args=(control, copy), name="names", daemon=True).start()
+
+    def _watch(self, control: socket.socket, copy: int) -> None:
+        """Until this connection ends. If the resolver died, bring it back: containers go on asking."""
+        poll = select.poll()
+        poll.register(copy, select.POLLRDHUP)
         try:
-            return self._exchange(control, text, fds)
-        except OSError as error:
+            poll.poll()
+        finally:
+            os.close(copy)
+        with self._lock:
+            if self._control is not control:
+                return  # we hung up, or somebody who had something to tell has seen it first
             self._hang_up()
-            raise Unavailable("the resolver for container names does not answer", why=str(error)) from error
+            if self._boxes:
+                try:
+                    self._bring_back()
+                except LadingError as error:
+                    log.warning("%s", error)
 
     @staticmethod
     def _exchange(control: socket.socket, text: str, fds: Sequence[int]) -> str:
