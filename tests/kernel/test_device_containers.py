@@ -18,7 +18,7 @@ import pytest
 from engine_world import BUSYBOX, World, engine_at, eventually, leftovers, paths_below
 
 from lading.base.errors import LadingError, NotFound, Unsupported
-from lading.engine.model import Config, DeviceRequest, Mount, Ulimit
+from lading.engine.model import Config, Device, DeviceRequest, Mount, Ulimit
 
 pytestmark = pytest.mark.skipif(not BUSYBOX, reason="busybox-static makes the test image")
 
@@ -458,3 +458,14 @@ def test_a_missing_hook_is_named(world: World) -> None:
         with pytest.raises(LadingError, match="/no/such/hook"):
             world.engine.containers.start(identifier)
         world.engine.containers.remove(identifier, False, True)
+
+
+@needs_devices
+def test_a_plain_device_under_another_name_in_a_user_namespace(world: World, tmp_path: Path) -> None:
+    """The node that was named is the one shown, though nobody makes nodes there."""
+    node = tmp_path / "node"
+    os.mknod(node, stat.S_IFCHR, os.makedev(1, 5))
+    os.chmod(node, 0o666)
+    script = "stat -c '%t %T' /dev/mine; head -c 3 /dev/mine | od -An -tx1"
+    said = world.said("sh", "-c", script, devices=(Device(str(node), "/dev/mine"),), userns_mode="private")
+    assert said.split() == ["1", "5", "00", "00", "00"]

@@ -21,6 +21,7 @@ from lading.engine import compose, spec
 from lading.engine.model import DeviceRequest, HostConfig, Ulimit
 from lading.engine.record import History
 from lading.engine.users import User
+from lading.linux import identity
 
 ALL = -1
 """DeviceRequest.count for every device."""
@@ -151,7 +152,7 @@ class Accelerators:
         resources = dict(plan.resources)
         if not host.privileged:
             resources["devices"] = [*resources.get("devices", ()), *granted.rules]
-        mapped = "user" in plan.namespaces
+        mapped = "user" in plan.namespaces or not identity.host_root()
         made = [] if mapped else nodes(granted, plan.user)
         taken = {node["path"] for node in made}
         return replace(
@@ -161,7 +162,7 @@ class Accelerators:
             ulimits=_ulimits(host),
             resources=resources,
             devices=(*(node for node in plan.devices if node["path"] not in taken), *made),
-            device_mounts=(*granted.mounts, *(binds(granted) if mapped else ())),
+            device_mounts=(*plan.device_mounts, *granted.mounts, *(binds(granted) if mapped else ())),
             hooks=granted.hooks,
         )
 

@@ -18,6 +18,7 @@ from lading.engine.record import Record
 from lading.engine.trust_host import HostTrust
 from lading.engine.users import User
 from lading.engine.volumes import Volumes
+from lading.linux import identity
 from lading.store.snapshots import Rootfs
 
 PidOf = Callable[[str], int]
@@ -120,6 +121,7 @@ def plan(
     hostname = config.hostname
     if "uts" not in spaces:
         hostname = os.uname().nodename
+    mapped = "user" in spaces or not identity.host_root()
     rules = devices.rules(host.devices, host.device_cgroup_rules, host.privileged)
     own = {mount.target for mount in record.mounts}
     files = trust.files if trust is not None else ()
@@ -160,7 +162,8 @@ def plan(
         namespaces=spaces,
         sysctls=host.sysctls,
         resources=resources.compose(host.resources, rules),
-        devices=tuple(devices.nodes(host.devices, host.privileged)),
+        devices=tuple(devices.nodes(() if mapped else host.devices, host.privileged)),
+        device_mounts=tuple(devices.binds(host.devices)) if mapped else (),
         id_mappings=subordinate_ids() if "user" in spaces else (),
     )
 

@@ -84,12 +84,23 @@ def nodes(devices: Iterable[Device], privileged: bool) -> list[dict[str, Any]]:
             if node is not None:
                 found[path] = node
     for device in devices:
-        for path, node in _nodes(device):
-            found[path] = node
+        for _, node in _nodes(device):
+            found[node["path"]] = node
     return list(found.values())
 
 
+def binds(devices: Iterable[Device]) -> list[dict[str, Any]]:
+    """The same nodes as bind mounts, for where nobody may make nodes (user_namespaces(7)): the host's own are shown."""
+    options = ["bind", "rw", "nosuid", "noexec", "rprivate"]
+    return [
+        {"destination": node["path"], "type": "bind", "source": real, "options": options}
+        for device in devices
+        for real, node in _nodes(device)
+    ]
+
+
 def _nodes(device: Device) -> list[tuple[str, dict[str, Any]]]:
+    """(path on the host, node) of a device, or of every node in a directory."""
     if not device.permissions or set(device.permissions) - set("rwm"):
         raise Invalid(f'invalid device mode "{device.permissions}"', hint="Use letters of rwm.")
     host, guest = device.host, device.container or device.host
@@ -100,7 +111,7 @@ def _nodes(device: Device) -> list[tuple[str, dict[str, Any]]]:
         inside = [(path, guest.rstrip("/") + path[len(real) :]) for path in _host_nodes(real)]
     else:
         inside = [(real, guest)]
-    found = [(to, node) for path, to in inside if (node := _describe(path, to)) is not None]
+    found = [(path, node) for path, to in inside if (node := _describe(path, to)) is not None]
     if not found:
         raise Invalid(
             f'error gathering device information while adding custom device "{host}"',
