@@ -16,6 +16,7 @@ SOURCE = Path(__file__).parents[2] / "src"
 FLOORS: dict[str, float] = {
     "base": 0,
     "linux": 0,
+    "http": 1,
     "image": 1,
     "store": 2,
     "runtime": 2,
@@ -28,6 +29,7 @@ FLOORS: dict[str, float] = {
     "trust": 3,
     "api": 4,
     "client": 4,
+    "rootless": 4.4,
     "assemble": 4.5,
     "cli": 5,
     "compose": 5,

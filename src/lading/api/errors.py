@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lading.base import errors
+from lading.http import refused
 
 STATUS: dict[type[errors.LadingError], int] = {
     errors.NotFound: 404,
@@ -17,20 +18,19 @@ STATUS: dict[type[errors.LadingError], int] = {
 }
 
 
-class Refused(errors.LadingError):
+class Refused(refused.Refused):
     """The request fails with a status of its own: for a reason of HTTP itself (405, 411, 413, 415, 431), or because a
     container cannot start; then `run_code` is what `run` exits with, which lading's client would else have to guess.
     """
 
     def __init__(self, status: int, what: str, run_code: int = 0) -> None:
-        super().__init__(what)
-        self.status = status
+        super().__init__(status, what)
         self.run_code = run_code
 
 
 def status_of(error: errors.LadingError) -> int:
     """The HTTP status that tells `error`'s class to a client."""
-    if isinstance(error, Refused):
+    if isinstance(error, refused.Refused):
         return error.status
     for kind in type(error).__mro__:
         status = STATUS.get(kind)

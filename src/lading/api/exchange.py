@@ -21,9 +21,9 @@ from lading import __version__
 from lading.api import stream
 from lading.api.errors import Refused, status_of
 from lading.api.hangup import Hangups
-from lading.api.http import ClientGone, Connection, Headers
 from lading.api.render.json import dumps
 from lading.base.errors import Invalid, LadingError
+from lading.http.connection import ClientGone, Connection, Headers
 
 API_VERSION = 54  # of 1.x: the newest that lading answers
 MIN_VERSION = 24

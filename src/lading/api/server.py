@@ -16,10 +16,10 @@ from collections.abc import Sequence
 
 from lading.api.exchange import Exchange
 from lading.api.hangup import Hangups
-from lading.api.http import ClientGone, Connection
 from lading.api.ports import Engine
 from lading.api.routes import ROUTER
 from lading.base.errors import Denied, Internal, LadingError
+from lading.http.connection import ClientGone, Connection
 from lading.linux import memory
 
 _log = logging.getLogger("lading.api")

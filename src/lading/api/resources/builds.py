@@ -14,7 +14,6 @@ from typing import Any
 
 from lading.api.exchange import Exchange, Output
 from lading.api.fields import Fields
-from lading.api.http import ClientGone
 from lading.api.ports import Engine
 from lading.api.render.builds import Classic
 from lading.api.router import Route
@@ -24,6 +23,7 @@ from lading.build.context import received
 from lading.build.ports import Limits
 from lading.build.progress import Progress, to_json
 from lading.build.request import BuildRequest
+from lading.http.connection import ClientGone
 
 _DOCKERFILE_LIMIT = 1 << 20
 

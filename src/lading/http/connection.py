@@ -1,25 +1,30 @@
-"""One HTTP/1.1 connection on a blocking socket: h11 decides what the bytes mean, this file moves them.
+"""One HTTP/1.1 connection on a blocking socket, the server's side: h11 decides what the bytes mean, this file moves them.
 
-Owns framing, bounds, keep-alive, `Expect: 100-continue`, and giving the socket away for a raw stream (hijack). Knows no
-path and no engine.
+Owns framing, bounds, patience with slow clients, keep-alive, `Expect: 100-continue`, and giving the socket away for a raw
+stream (hijack). Knows no path and no engine.
 """
 
 from __future__ import annotations
 
+import os
 import socket
+import ssl
 import time
+from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any, BinaryIO
 
 import h11
 
-from lading.api.errors import Refused
 from lading.base.errors import Cancelled, Invalid
+from lading.http.refused import Refused
 
 HEAD_LIMIT = 64 << 10
 _HEAD_READ = 16 << 10
 _BODY_READ = 256 << 10
 _DRAIN_LIMIT = 64 << 20  # how much of an unread body is thrown away so that the client sees the answer
 _DRAIN_SECONDS = 2.0
+_FILE_READ = 256 << 10
 
 Headers = list[tuple[str, str]]
 _REASONS = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
@@ -32,6 +37,26 @@ class ClientGone(Cancelled):
         super().__init__("the client closed the connection")
 
 
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds that a client may take: until its next request begins, for that request's whole head, and for any one
+    move of bytes after it."""
+
+    idle: float
+    head: float
+    stall: float
+
+
+class _Span:
+    """Stands for bytes that go past h11, which only counts them (h11's send_with_data_passthrough)."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+
 def _response(status: int, headers: Headers) -> h11.Response:
     return h11.Response(status_code=status, headers=headers, reason=_REASONS.get(status, b""))
 
@@ -39,9 +64,12 @@ def _response(status: int, headers: Headers) -> h11.Response:
 class Connection:
     """The server's side of one connection. Not thread-safe: one thread reads and writes it."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, patience: Patience | None = None) -> None:
         self.sock = sock
         self.given_away = False
+        self._patience = patience
+        self._head_by: float | None = None  # while a head is read under patience
+        self._head_began = False
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT)
         self._body_read = False
         self._bodiless = False  # the request was HEAD
@@ -53,7 +81,12 @@ class Connection:
         if self._h11.our_state is h11.DONE:
             self._h11.start_next_cycle()
         self._body_read = False
+        if self._patience is not None:
+            self._head_by, self._head_began = time.monotonic() + self._patience.idle, False
         event = self._next_event(_HEAD_READ)
+        if self._patience is not None:
+            self._head_by = None
+            self.sock.settimeout(self._patience.stall)
         if not isinstance(event, h11.Request):
             return None
         if event.http_version not in (b"1.0", b"1.1"):
@@ -94,9 +127,15 @@ class Connection:
 
     def _recv(self, size: int) -> bytes:
         try:
-            return self.sock.recv(size)
-        except (ConnectionError, TimeoutError) as error:
+            if self._head_by is not None:
+                # A deadline, not a timeout: one byte now and then must not hold the thread for ever.
+                self.sock.settimeout(max(self._head_by - time.monotonic(), 0.001))
+            data = self.sock.recv(size)
+        except OSError as error:
             raise ClientGone from error
+        if self._head_by is not None and self._patience is not None and not self._head_began:
+            self._head_by, self._head_began = time.monotonic() + self._patience.head, True
+        return data
 
     # Writing
 
@@ -121,6 +160,24 @@ class Connection:
         if data:
             self._send(h11.Data(data=data))
 
+    def send_file(self, source: BinaryIO, offset: int, size: int) -> None:
+        """`size` bytes of a regular file as a piece of the body: sendfile(2), or reads where TLS wants to see them."""
+        span: Any = _Span(size)
+        for part in self._h11.send_with_data_passthrough(h11.Data(data=span)) or ():
+            if part is not span:
+                self._write(part)
+        try:
+            sent = size
+            if not isinstance(self.sock, ssl.SSLSocket):
+                sent = self.sock.sendfile(source, offset, size) if size else 0
+            else:
+                for at in range(offset, offset + size, _FILE_READ):
+                    self.sock.sendall(os.pread(source.fileno(), min(_FILE_READ, offset + size - at), at))
+        except OSError as error:
+            raise ClientGone from error
+        if sent != size:
+            raise ClientGone  # the file is shorter than it was: all that can be done is to break off
+
     def end(self) -> None:
         """The body is complete."""
         self._send(h11.EndOfMessage())
@@ -133,7 +190,7 @@ class Connection:
     def _write(self, data: bytes) -> None:
         try:
             self.sock.sendall(data)
-        except (ConnectionError, TimeoutError) as error:
+        except OSError as error:
             raise ClientGone from error
 
     # Giving the socket away, and ending
@@ -159,6 +216,7 @@ class Connection:
     def _drain(self) -> None:
         """Read on for a while: closing with unread bytes resets the connection, and the answer would be lost."""
         deadline, left = time.monotonic() + _DRAIN_SECONDS, _DRAIN_LIMIT
+        before = self.sock.gettimeout()
         try:
             while left > 0 and (rest := deadline - time.monotonic()) > 0:
                 self.sock.settimeout(rest)
@@ -169,7 +227,7 @@ class Connection:
         except (ClientGone, Invalid, Refused):
             return
         finally:
-            self.sock.settimeout(None)
+            self.sock.settimeout(before)
 
     def close(self) -> None:
         """Close; when there is input nobody will read, say so with a half-close and let the client catch up first."""
