@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from lading.base.errors import Invalid
-from lading.linux import mount as m
+from lading.linux import abi as m
 
 if False:  # names for the type checker only; the command line must not import typing
     from collections.abc import Iterable, Mapping

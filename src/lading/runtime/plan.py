@@ -11,8 +11,7 @@ import os
 import posixpath
 
 from lading.base.errors import Invalid
-from lading.linux import mount as m
-from lading.linux import process as p
+from lading.linux import abi
 from lading.runtime.identity import CAPABILITIES, candidates, capability_mask, process
 from lading.runtime.options import PROPAGATION, id_map, mount_maps, mount_options, recursive_attributes
 
@@ -28,8 +27,8 @@ __all__ = [
 ]  # fmt: skip
 
 NAMESPACES = {
-    "pid": p.CLONE_NEWPID, "network": p.CLONE_NEWNET, "mount": p.CLONE_NEWNS, "ipc": p.CLONE_NEWIPC,
-    "uts": p.CLONE_NEWUTS, "user": p.CLONE_NEWUSER, "cgroup": p.CLONE_NEWCGROUP, "time": p.CLONE_NEWTIME,
+    "pid": abi.CLONE_NEWPID, "network": abi.CLONE_NEWNET, "mount": abi.CLONE_NEWNS, "ipc": abi.CLONE_NEWIPC,
+    "uts": abi.CLONE_NEWUTS, "user": abi.CLONE_NEWUSER, "cgroup": abi.CLONE_NEWCGROUP, "time": abi.CLONE_NEWTIME,
 }  # fmt: skip
 
 _DEFAULT_DEVICES = (
@@ -137,16 +136,16 @@ def _mount(
     flags, propagation, data = mount_options(options)
     if kind == "cgroup":
         return _cgroup_mounts(target, flags, cgroup_dirs)
-    if flags & m.MS_BIND or kind == "bind":
+    if flags & abi.MS_BIND or kind == "bind":
         source = str(entry.get("source") or "")
         if not source.startswith("/"):
             raise Invalid(f"mounts: the source {source!r} of {destination} is not an absolute path")
-        recursive = bool(flags & m.MS_REC)
-        attributes = flags & ~(m.MS_BIND | m.MS_REC)
+        recursive = bool(flags & abi.MS_REC)
+        attributes = flags & ~(abi.MS_BIND | abi.MS_REC)
         mapped = mount_maps(entry, maps)
         step = (os.fsencode(source), target, recursive, attributes, propagation)
         steps: list[Step] = [("bind_mapped", *step, *mapped) if mapped else ("bind", *step)]
-        if deep_readonly and recursive and attributes & m.MS_RDONLY:
+        if deep_readonly and recursive and attributes & abi.MS_RDONLY:
             steps.append(("deep_readonly", target))
         return steps + _recursive(target, options)
     if not kind:
@@ -167,17 +166,17 @@ def _recursive(target: bytes, options: list[str]) -> list[Step]:
 
 def _cgroup_mounts(target: bytes, flags: int, directories: Mapping[str, str]) -> list[Step]:
     """The container's own groups, bound below /sys/fs/cgroup: no hierarchy's root, hence no release_agent, is in sight."""
-    attributes = flags & ~(m.MS_BIND | m.MS_REC)
+    attributes = flags & ~(abi.MS_BIND | abi.MS_REC)
     if set(directories) == {""}:
         return [("bind", os.fsencode(directories[""]), target, False, attributes, 0)]
     if not directories:
         return []
     steps: list[Step] = [
-        ("mount", b"tmpfs", b"tmpfs", target, attributes & ~m.MS_RDONLY, b"mode=755,size=65536", 0)
+        ("mount", b"tmpfs", b"tmpfs", target, attributes & ~abi.MS_RDONLY, b"mode=755,size=65536", 0)
     ]
     for name, directory in directories.items():
         steps.append(("bind", os.fsencode(directory), target + b"/" + name.encode(), False, attributes, 0))
-    if flags & m.MS_RDONLY:
+    if flags & abi.MS_RDONLY:
         steps.append(("remount", target, attributes))
     return steps
 

@@ -21,6 +21,7 @@ if False:  # names for the type checker only; the command line must not import t
     from typing import Any
 
     from lading.runtime.cgroup.group import Group
+    from lading.runtime.oci.stage import Priming
 
 _CLONE_NEWTIME, _CLONE_NEWCGROUP, _CLONE_NEWUSER, _CLONE_NEWNS = 0x80, 0x02000000, 0x10000000, 0x20000
 _NEW_LISTENER = 8
@@ -36,7 +37,9 @@ class Launch:
         options: dict[str, Any],
         warn: Callable[[str], None],
         second: tuple[int, _socket.socket],
+        priming: Priming,
     ) -> None:
+        self.priming = priming
         self.container = state.Container(root, identifier)
         self.options, self.warn = options, warn
         self.opened: list[int] = []
@@ -52,7 +55,10 @@ class Launch:
     def make(self, *, waits: bool) -> None:
         """Up to the point before the command. `waits`: init listens for `start`, and this process may go."""
         try:
-            self._prepare(waits)
+            try:
+                self._prepare(waits)
+            finally:
+                self.priming.wait()
             self._perform()
         except BaseException:
             self.undo()
@@ -94,6 +100,7 @@ class Launch:
             "started_hooks": bool((spec.get("hooks") or {}).get("startContainer")),
         }
         group.create(linux.get("resources") or {})
+        self.priming.wait()
         self._join_groups(group)
         if waits:
             self.plan["listener"] = self._listen()

@@ -88,11 +88,13 @@ def create(context: Context, options: dict[str, Any], identifier: str, *, run: b
         "foreground": attached and not options.get("console-socket"),
     }
     second = stage.spawn("container", shared["preserve"])
+    priming = stage.Priming()
     try:
         from lading.runtime.oci import launch  # while the second process loads what it needs
 
-        made = launch.Launch(context.root, identifier, shared, context.warn, second)
+        made = launch.Launch(context.root, identifier, shared, context.warn, second, priming)
     except BaseException:
+        priming.wait()
         stage.end(*second)
         raise
     made.make(waits=not run)
