@@ -153,3 +153,24 @@ def test_relative_sources_are_the_user_s(monkeypatch: pytest.MonkeyPatch, tmp_pa
     made = body("-v ./a:/a -v name:/b --mount type=bind,src=c,dst=/c img")["HostConfig"]
     assert made["Binds"] == [f"{tmp_path}/a:/a", "name:/b"]
     assert made["Mounts"] == [{"Type": "bind", "Source": f"{tmp_path}/c", "Target": "/c"}]
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("100mbit", {"Egress": 100_000_000, "Ingress": 100_000_000}),
+        ("egress=1.5gbit", {"Egress": 1_500_000_000}),
+        ("egress=64kbit,ingress=8000", {"Egress": 64_000, "Ingress": 8_000}),
+        ("10M", {"Egress": 10_000_000, "Ingress": 10_000_000}),
+    ],
+)
+def test_net_rates(text: str, wanted: dict[str, int]) -> None:
+    assert body(f"--net-rate {text} img")["HostConfig"] == {"NetRate": wanted}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "fast", "mbit", "1kmbit", "-1mbit", "up=1mbit", "egress=1mbit,egress=2mbit", "1..2"]
+)
+def test_bad_net_rates(text: str) -> None:
+    with pytest.raises(UsageError, match="net-rate"):
+        body(f"--net-rate={text} img")

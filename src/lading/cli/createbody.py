@@ -200,6 +200,10 @@ def _network(flags: Flags, body: dict[str, Any], host: dict[str, Any]) -> None:
         if flags.given(flag)
     }
     mac = flags.text("mac-address")
+    if flags.given("net-rate"):
+        from lading.cli.values_networks import rate
+
+        host["NetRate"] = rate(flags.text("net-rate"))
     plain = (
         len(networks) < 2
         and not aliases

@@ -121,6 +121,8 @@ def _connect(context: Context, flags: Flags) -> int:
         endpoint["IPAMConfig"] = fixed
     if flags.given("driver-opt"):
         endpoint["DriverOpts"] = pairs("driver-opt", _listed(flags, "driver-opt"))
+    if flags.given("gw-priority"):
+        endpoint["GwPriority"] = flags.integer("gw-priority")
     body = {"Container": container, "EndpointConfig": endpoint}
     context.client.call("POST", f"/networks/{path_name(network)}/connect", None, body)
     return 0
@@ -165,6 +167,7 @@ CONNECT = Verb(
     (
         ("alias", "", "list", "Add network-scoped alias for the container"),
         ("driver-opt", "", "list", "driver options for the network"),
+        ("gw-priority", "", "int", "Highest gw-priority provides the default gateway"),
         ("ip", "", "string", 'IPv4 address (e.g., "172.30.100.104")'),
         ("ip6", "", "string", 'IPv6 address (e.g., "2001:db8::33")'),
         ("link", "", "list", ""),

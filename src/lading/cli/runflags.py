@@ -64,6 +64,7 @@ CONTAINER = (
     ("name", "", "string", "Assign a name to the container"),
     ("net", "", "list", ""),
     ("net-alias", "", "list", ""),
+    ("net-rate", "", "string", "Limit the network's rate (100mbit, or egress=10mbit,ingress=1gbit)"),
     ("network", "", "list", "Connect a container to a network (none, host, bridge, container:NAME or a name)"),
     ("network-alias", "", "list", "Add network-scoped alias for the container"),
     ("no-healthcheck", "", "bool", "Disable any container-specified HEALTHCHECK"),

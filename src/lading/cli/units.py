@@ -29,6 +29,18 @@ def parse_size(text: str) -> int:
     return int(float(number) * factor) if "." in number else int(number) * factor
 
 
+def parse_rate(text: str) -> int:
+    """Bits a second of `100mbit`, `1.5gbit`, `64kbit`, `8000`, as tc reads them: units are powers of 1000."""
+    body = text.strip().lower().removesuffix("bit")
+    factor = {"k": 10**3, "m": 10**6, "g": 10**9}.get(body[-1:], 1)
+    number = body.rstrip("kmg") if factor > 1 else body
+    whole, _, fraction = number.partition(".")
+    digits = whole + fraction
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 15 and len(body) - len(number) < 2):
+        raise ValueError(f"invalid rate: {text!r} (write bits a second, or a number with kbit, mbit or gbit)")
+    return int(float(number) * factor)
+
+
 def parse_duration(text: str) -> int:
     """Nanoseconds of a Go duration: `1m30s`, `500ms`, `1.5h`, `0`, `-5s`."""
     body = text.strip()

@@ -59,3 +59,22 @@ def _network(item: str) -> tuple[str, Body]:
     if not name:
         raise wrong("network", item, "it needs name=NETWORK")
     return name, out
+
+
+def rate(text: str) -> Body:
+    """--net-rate: one rate for both directions, or egress=RATE,ingress=RATE."""
+    from lading.cli.units import parse_rate
+
+    try:
+        if "=" not in text:
+            return dict.fromkeys(("Egress", "Ingress"), parse_rate(text))
+        out = {}
+        for field in text.split(","):
+            key, _, value = field.partition("=")
+            name = {"egress": "Egress", "ingress": "Ingress"}.get(key.strip().lower())
+            if name is None or name in out:
+                raise ValueError(f"{key.strip()!r} is not egress or ingress, each once")
+            out[name] = parse_rate(value)
+        return out
+    except ValueError as error:
+        raise UsageError(f'invalid argument "{text}" for "--net-rate" flag: {error}') from None
