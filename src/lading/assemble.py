@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from lading.base.errors import Conflict, Denied, Invalid, LadingError, NotFound, Unavailable
 from lading.base.paths import Paths
@@ -44,6 +44,7 @@ from lading.store.snapshots import Snapshotter
 if TYPE_CHECKING:
     from lading import network
     from lading.build.solve import Builder
+    from lading.rootless.enter import Entered
 
 log = logging.getLogger(__name__)
 
@@ -100,9 +101,13 @@ class Assembled(Engine):
 
 
 def build_engine(paths: Paths, environ: Mapping[str, str], *, lock_wait: float = _LOCK_WAIT) -> Assembled:
-    """Join the rooms over one data root, and find again what lives there. Close it when done."""
+    """Join the rooms over one data root, and find again what lives there. Close it when done.
+
+    An ordinary user's process enters the user's namespaces for good, which it can with one thread only.
+    """
     with ExitStack() as undo:
         try:
+            entered = _entered(paths, environ, undo)
             lock = Lock(paths.root, lock_wait)
             undo.callback(lock.close)
             for path, mode in (
@@ -112,7 +117,7 @@ def build_engine(paths: Paths, environ: Mapping[str, str], *, lock_wait: float =
                 (paths.tmp, 0o700),
             ):
                 os.makedirs(path, mode=mode, exist_ok=True)
-            rooms, warnings = _rooms(paths, environ, undo)
+            rooms, warnings = _rooms(paths, environ, undo, entered)
         except PermissionError as e:
             raise Denied(
                 f"lading cannot use {e.filename or paths.root}",
@@ -130,13 +135,26 @@ def build_engine(paths: Paths, environ: Mapping[str, str], *, lock_wait: float =
         return engine
 
 
-def _rooms(paths: Paths, environ: Mapping[str, str], undo: ExitStack) -> tuple[Rooms, tuple[str, ...]]:
+def _entered(paths: Paths, environ: Mapping[str, str], undo: ExitStack) -> Entered | None:
+    if os.geteuid() == 0:
+        return None
+    from lading.rootless.enter import enter
+
+    entered = enter(paths, environ)
+    undo.callback(entered.close)
+    return entered
+
+
+def _rooms(
+    paths: Paths, environ: Mapping[str, str], undo: ExitStack, entered: Entered | None
+) -> tuple[Rooms, tuple[str, ...]]:
     db = Database(paths.database)
     undo.callback(db.close)
     snapshotter, warnings = _snapshotter(paths, db)
     blobs = Blobs(paths.blobs)
-    runtime = Runtime(paths.run)
-    kernel = _Once(lambda: _open_networks(paths.run))
+    warnings += entered.warnings if entered is not None else ()
+    runtime = Runtime(paths.run, entered.layout if entered is not None else None)
+    kernel = _Once(lambda: _open_networks(paths.run, entered))
     undo.callback(kernel.close)
     events = Events()
     roster = Roster(db)
@@ -179,6 +197,8 @@ def _rooms(paths: Paths, environ: Mapping[str, str], undo: ExitStack) -> tuple[R
         timers=Timers(pool),
         stub_layer=stubs.ensure(f"{paths.snapshots}/stubs"),
         cpus=len(os.sched_getaffinity(0)),
+        ordinary=entered is not None,
+        no_way_out=entered.no_way_out if entered is not None else "",
     )
     return rooms, warnings
 
@@ -222,7 +242,11 @@ class _Once:
             self._made = None
 
 
-def _open_networks(run_dir: str) -> network.Networks:
+def _open_networks(run_dir: str, entered: Entered | None) -> network.Networks:
+    if entered is not None:
+        from lading.rootless.network import Inside
+
+        return cast("network.Networks", Inside(run_dir, entered))
     from lading.network import Networks as Kernel
 
     return Kernel(run_dir)
@@ -264,41 +288,9 @@ def config_change(config: ContainerConfig, changes: tuple[str, ...]) -> Containe
     """`commit --change` and `import --change`: Dockerfile instructions on a config, by the build room."""
     if not changes:
         return config
-    from lading.build import metadata, variables
-    from lading.build.dockerfile import instructions as ins
-    from lading.build.dockerfile.parser import parse_trigger
+    from lading.build.change import changed
 
-    scope = variables.Scope(variables.Globals("\\", {}, {}), env=metadata.environment(config))
-    for text in changes:
-        match parse_trigger(text):
-            case ins.Env() as one:
-                config, _ = metadata.env(one, config, scope)
-            case ins.Label() as one:
-                config, _ = metadata.label(one, config, scope)
-            case ins.User() as one:
-                config, _ = metadata.user(one, config, scope)
-            case ins.Workdir() as one:
-                config, _ = metadata.workdir(one, config, scope)
-            case ins.Stopsignal() as one:
-                config, _ = metadata.stopsignal(one, config, scope)
-            case ins.Expose() as one:
-                config, _ = metadata.expose(one, config, scope)
-            case ins.Volume() as one:
-                config, _ = metadata.volume(one, config, scope)
-            case ins.Cmd() as one:
-                config, _ = metadata.cmd(one, config)
-            case ins.Entrypoint() as one:
-                config, _ = metadata.entrypoint(one, config, True)
-            case ins.Healthcheck() as one:
-                config, _ = metadata.healthcheck(one, config)
-            case ins.Onbuild() as one:
-                config, _ = metadata.onbuild(one, config)
-            case other:
-                raise Invalid(
-                    f"{text[:80]!r} cannot be a change",
-                    why=f"{type(other).__name__.upper()} does more than change the image's config.",
-                )
-    return config
+    return changed(config, changes)
 
 
 def run_daemon(

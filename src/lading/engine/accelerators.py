@@ -223,7 +223,7 @@ def _ulimits(host: HostConfig) -> tuple[Ulimit, ...]:
     """`ulimits` by what this process may do (capabilities(7), CAP_SYS_RESOURCE)."""
     own = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
     hard = -1 if own == resource.RLIM_INFINITY else own
-    return ulimits(host, hard, "CAP_SYS_RESOURCE" in compose.available())
+    return ulimits(host, hard, compose.may_raise_limits())
 
 
 def _with_groups(user: User, gids: Iterable[int]) -> User:

@@ -193,6 +193,11 @@ def granted(host: HostConfig, *, privileged: bool = False) -> tuple[str, ...]:
     return caps.resolve(host.cap_add, host.cap_drop, privileged or host.privileged, available())
 
 
+def may_raise_limits() -> bool:
+    """CAP_SYS_RESOURCE counts for limits in the host's user namespace alone (setrlimit(2))."""
+    return "CAP_SYS_RESOURCE" in available() and identity.host_root()
+
+
 @functools.cache
 def nofile() -> tuple[int, int]:
     """The default limit on descriptors, within what this process may grant (capabilities(7), CAP_SYS_RESOURCE)."""
@@ -200,7 +205,7 @@ def nofile() -> tuple[int, int]:
     own = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if own == resource.RLIM_INFINITY or own >= hard:
         return soft, hard
-    if "CAP_SYS_RESOURCE" in available():
+    if may_raise_limits():
         return soft, hard
     return min(soft, own), own
 

@@ -141,12 +141,17 @@ class Executor:
         trust = self._rooms.trust
         return trust.summary() if trust.unusual else ""
 
+    def _network_mode(self, step: Step) -> str:
+        """The host's network, where one of its own would lead nowhere."""
+        lost = self._rooms.no_way_out and step.network_mode == "default"
+        return "host" if lost else step.network_mode
+
     def run(self, step: Step) -> int:
         """Run the step to its end; its exit code."""
         if step.cancelled():
             raise Cancelled("the build was cancelled")
         with ExitStack() as undo:
-            sandbox = undo.enter_context(self._network(step.network_mode))
+            sandbox = undo.enter_context(self._network(self._network_mode(step)))
             directory = f"{self._rooms.paths.run}/build/{step.id}"
             os.makedirs(directory, mode=0o711)
             undo.callback(shutil.rmtree, directory, ignore_errors=True)
@@ -202,7 +207,7 @@ class Executor:
         trust = rooms.trust if step.host_trust else None
         hostname = step.hostname or "build"
         endpoints = sandbox.joined.endpoints if sandbox is not None else ()
-        on_host = step.network_mode == "host"
+        on_host = self._network_mode(step) == "host"
         gateway = endpoints[0].gateway if endpoints else ("127.0.0.1" if on_host else "")
         hosts = etcfiles.hosts(hostname, "", endpoints, step.extra_hosts, host_gateway=gateway)
         resolver = etcfiles.resolv_conf((), (), (), host_network=on_host)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from lading.base import clock
 from lading.base.errors import Conflict, Invalid, NotFound, Unavailable
 from lading.base.ids import random_name
-from lading.engine import request, signals, view
+from lading.engine import ordinary, request, signals, view
+from lading.engine.joining import wanted_networks
 from lading.engine.model import CreateRequest, Mount
 from lading.engine.record import Record
 from lading.engine.roster import Entry, Finished
@@ -44,6 +45,7 @@ class Lifecycle:
     def create(self, asked: CreateRequest) -> tuple[str, list[str]]:
         """Make a container from an image: its row, its snapshot, its volumes. Returns (id, warnings)."""
         rooms = self._rooms
+        asked, warnings = ordinary.fit(asked, rooms)
         name = request.check_name(asked.name) if asked.name else ""
         image = rooms.images.get(asked.config.image)
         if asked.platform:
@@ -76,7 +78,13 @@ class Lifecycle:
             rooms.roster.insert(entry)
             undo.pop_all()
         self.starter.say(entry, "create")
-        return record.id, _warnings(asked)
+        return record.id, [*warnings, *_warnings(asked)]
+
+    def _obstacles(self, asked: CreateRequest) -> list[str]:
+        """Why a container may not get through to other hosts."""
+        if not wanted_networks(asked.host, asked.networks):
+            return []
+        return self._rooms.networks.warnings()
 
     def _reserve(self, record: Record) -> Entry:
         """Claim the name; a random one is drawn until one is free."""

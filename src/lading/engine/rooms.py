@@ -50,6 +50,8 @@ class Rooms:
     timers: Timers
     stub_layer: str
     cpus: int
+    ordinary: bool = False  # the engine of an ordinary user, in a user namespace
+    no_way_out: str = ""  # why a network of one's own would lead nowhere
 
     @functools.cached_property
     def accelerators(self) -> Accelerators:

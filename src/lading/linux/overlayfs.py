@@ -31,14 +31,14 @@ _MNT_DETACH = 2
 
 
 @functools.cache
-def options(euid: int) -> tuple[str, ...]:
+def options(trusted: bool) -> tuple[str, ...]:
     """Options that keep an upper directory complete in itself, so that a layer can be made by reading it.
 
     Redirects, metacopy and the index would keep parts of the truth in private attributes; a distribution may
     have switched them on by default, which the module's parameters tell. `userxattr` (Linux 5.11) is for
-    those who may not use trusted.*.
+    those who may not use `trusted.*`, which are all but the host's root.
     """
-    found = ["userxattr"] if euid != 0 else []
+    found = [] if trusted else ["userxattr"]
     for parameter in ("redirect_dir", "metacopy", "index"):
         try:
             with open(f"/sys/module/overlay/parameters/{parameter}", encoding="ascii") as stream:

@@ -251,14 +251,16 @@ class Root:
         parent = self._ensure_dir(parent_path or b"/")
         try:
             if self.plan["userns"]:
-                os.close(self._ensure_file(path))
-                self.do_bind(path, path, False, 0, 0)
+                self._bind_node(path, mode, major, minor)
                 return
             try:
                 os.mknod(name, mode, os.makedev(major, minor), dir_fd=parent)
             except FileExistsError:
                 os.unlink(name, dir_fd=parent)
                 os.mknod(name, mode, os.makedev(major, minor), dir_fd=parent)
+            except PermissionError:  # root of a user namespace only, as an ordinary user's engine is
+                self._bind_node(path, mode, major, minor)
+                return
             # By descriptor: the umask applied to mknod, and fchmod refuses O_PATH, so go through /proc.
             fd = os.open(name, _PATH | os.O_NOFOLLOW, dir_fd=parent)
             try:
@@ -268,6 +270,14 @@ class Root:
                 os.close(fd)
         finally:
             os.close(parent)
+
+    def _bind_node(self, path: bytes, mode: int, major: int, minor: int) -> None:
+        """The host's own node, if it is the one meant: the host's /dev may have another of that name."""
+        status = os.stat(path)
+        if stat.S_IFMT(status.st_mode) != stat.S_IFMT(mode) or status.st_rdev != os.makedev(major, minor):
+            raise OSError(19, "another device", path)
+        os.close(self._ensure_file(path))
+        self.do_bind(path, path, False, 0, 0)
 
     def do_symlink(self, target: bytes, path: bytes) -> None:
         parent_path, _, name = path.rpartition(b"/")

@@ -17,7 +17,7 @@ from typing import Any
 
 from lading.base.errors import Conflict, Internal, Invalid, LadingError, NotFound
 from lading.linux import process
-from lading.runtime import parts, plan, turns, wire
+from lading.runtime import confined, parts, plan, population, turns, wire
 from lading.runtime.cgroup import stats
 from lading.runtime.cgroup.group import PARENT, Group
 from lading.runtime.cgroup.layout import Layout, discover
@@ -52,12 +52,12 @@ class Runtime:
         self._reports: dict[str, socket.socket] = {}
         self._lock = threading.Lock()
         self._filters = Filters()
+        self._confined = confined.here(self.layout.has("pids"))
         self._root_target = f"{run_root}/rootfs"
         self._state = StateFiles(run_root)
         # 0711: root of a user namespace, who is nobody here, passes through to its root file system.
-        os.makedirs(run_root, mode=0o711, exist_ok=True)
-        os.makedirs(f"{run_root}/c", mode=0o700, exist_ok=True)
-        os.makedirs(self._root_target, mode=0o700, exist_ok=True)
+        for path, mode in ((run_root, 0o711), (f"{run_root}/c", 0o700), (self._root_target, 0o700)):
+            os.makedirs(path, mode=mode, exist_ok=True)
 
     def warm(self) -> None:
         """Start the zygote and the first seats ahead of the first container."""
@@ -82,7 +82,7 @@ class Runtime:
 
     def create(self, launch: Launch) -> Live:
         """Make the container up to the point before its command; nothing is left when this raises LadingError."""
-        spec = launch.spec
+        spec = self._confined.fit(launch.spec)
         create_flags, join = plan.namespaces(spec)
         if not create_flags & process.CLONE_NEWNS:
             raise Invalid("linux.namespaces: a mount namespace of its own is needed")
@@ -112,7 +112,7 @@ class Runtime:
                         "steps": plan.build(
                             spec, parts.root_step(launch), self._root_target, parts.visible_groups(group)
                         ),
-                        "process": plan.process(spec),
+                        "process": plan.process(spec) | self._confined.groups,
                         "seccomp": self._filters.compiled((spec.get("linux") or {}).get("seccomp")),
                         "clone_flags": create_flags & ~process.CLONE_NEWCGROUP,
                         "unshare_cgroup": bool(create_flags & process.CLONE_NEWCGROUP),
@@ -171,7 +171,7 @@ class Runtime:
             opened.callback(os.close, pidfd)
             if process.start_time(target["pid"]) != target["start"]:
                 raise Conflict(f"container {launch.container[:12]} has just ended")
-            spec = {"process": launch.process}
+            spec = {"process": self._confined.fit_process(launch.process)}
             flags, userns = parts.joined_namespaces(target["pid"])
             described = {
                 **self._common(launch.id, launch.container, "exec", spec, launch.attachments, fds),
@@ -187,7 +187,7 @@ class Runtime:
                 "kill_path": b"",
                 "init": marshal.dumps(
                     {
-                        "process": plan.process(spec),
+                        "process": plan.process(spec) | self._confined.groups,
                         "seccomp": self._filters.compiled(launch.seccomp),
                         "pidfd": fds.add(pidfd),
                         "join_flags": flags,
@@ -320,7 +320,7 @@ class Runtime:
 
     def pids(self, identifier: str) -> list[int]:
         """Host pids of the container's processes."""
-        return Group(self.layout, identifier).pids()
+        return population.pids(Group(self.layout, identifier), self._state.living(identifier))
 
     def stats(self, identifier: str) -> dict[str, Any]:
         """Raw counters of the control groups; see `cgroup.stats.read` for the shape."""
@@ -363,7 +363,7 @@ class Runtime:
 
     def kill_all(self, identifier: str) -> None:
         """SIGKILL to every process of the container."""
-        Group(self.layout, identifier).kill()
+        population.kill(Group(self.layout, identifier), self._state.living(identifier))
 
     def pause(self, identifier: str) -> None:
         Group(self.layout, identifier).freeze(True)

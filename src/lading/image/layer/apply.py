@@ -20,7 +20,7 @@ from lading.image.layer import header as headers
 from lading.image.layer import reader, whiteout
 from lading.image.layer.header import Header
 from lading.image.layer.parents import Base, Parents
-from lading.linux import files
+from lading.linux import files, identity
 
 Whiteouts = Literal["overlay", "delete", "plain"]
 """`overlay`: into an upper directory, as overlayfs marks; `delete`: into a full tree, by deleting; `plain`:
@@ -78,6 +78,9 @@ def _translate(error: OSError, name: bytes) -> errors.LadingError:
         )
     if error.errno in (errno.EPERM, errno.EACCES, errno.EROFS):
         return errors.Denied(what, why=why)
+    if error.errno == errno.EINVAL and not identity.host_root():
+        hint = "Its owner may be past the ids of this user namespace: /etc/subuid and /etc/subgid give more."
+        return errors.Invalid(what, why=why, hint=hint)
     if error.errno in (errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM):
         return errors.Unavailable(what, why=why)
     return errors.Invalid(what, why=why)
@@ -100,7 +103,8 @@ class _Applier:
         self._options = options
         self._times: dict[bytes, int] = {}
         self._made: set[bytes] = set()  # for opaque marks in a full tree: what this archive itself put there
-        self._chown = options.keep_owner and os.geteuid() == 0
+        # Whoever is all the identities there are can give files to nobody: they stay their own.
+        self._chown = options.keep_owner and os.geteuid() == 0 and not identity.single()
         self._owner = options.owner
         self._parents = Parents(root, options.base, self._times, chown=self._chown)
         self._tracking = options.whiteouts == "delete"
@@ -221,7 +225,14 @@ class _Applier:
                     f"archive member {os.fsdecode(header.name)[:200]!r} is a raw overlayfs whiteout"
                 )
         self._parents.clear(parent, base)
-        os.mknod(base, kind | (header.mode & 0o7777), os.makedev(header.major, header.minor), dir_fd=parent)
+        try:
+            os.mknod(
+                base, kind | (header.mode & 0o7777), os.makedev(header.major, header.minor), dir_fd=parent
+            )
+        except PermissionError:
+            if identity.host_root():
+                raise
+            return  # no device can be made in a user namespace; containers get theirs from the runtime
         self._bare_attributes(parent, base, header)
         os.chmod(base, header.mode, dir_fd=parent)  # mknod(2) obeys the umask; a fresh node is no symlink
 

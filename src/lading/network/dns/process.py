@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 
-from lading.linux import process
+from lading.linux import identity, process
 from lading.network.dns.server import Server
 from lading.network.dns.upstream import Host
 
@@ -39,8 +39,11 @@ def become_nobody() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-    if os.geteuid() == 0:
-        os.setgroups([])
+    if os.geteuid() == 0 and identity.single():
+        process.capset(0, 0, 0)  # there is nobody else to become
+    elif os.geteuid() == 0:
+        if identity.may_set_groups():
+            os.setgroups([])
         os.setresgid(_NOBODY, _NOBODY, _NOBODY)
         os.setresuid(_NOBODY, _NOBODY, _NOBODY)
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))

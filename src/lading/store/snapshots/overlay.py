@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from lading.base import errors
 from lading.image.layer import whiteout
 from lading.image.layer.write import Writer, tree
-from lading.linux import overlayfs, trees
+from lading.linux import identity, overlayfs, trees
 from lading.store.database import Database, Row
 from lading.store.snapshots import ADDED, DELETED, MODIFIED, Change, Rootfs
 from lading.store.snapshots.base import Stored
@@ -30,7 +30,7 @@ def unsupported(root: str) -> str:
     directory there."""
     os.makedirs(root, mode=0o700, exist_ok=True)
     try:
-        overlayfs.probe(root, overlayfs.options(os.geteuid()))
+        overlayfs.probe(root, overlayfs.options(identity.host_root()))
     except OSError as error:
         return f"overlayfs does not work below {root}: {error.strerror or error}"
     return ""
@@ -44,7 +44,7 @@ class Overlay(Stored):
 
     def __init__(self, root: str, db: Database) -> None:
         super().__init__(root, db)
-        self._options = overlayfs.options(os.geteuid())
+        self._options = overlayfs.options(identity.host_root())
 
     def _fill(self, row: Row) -> None:
         """Nothing: the parent's files are seen through overlayfs."""

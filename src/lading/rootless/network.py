@@ -1,0 +1,113 @@
+"""The network room of an ordinary user: the same room, run in the keeper's network, with host ports by the keeper.
+
+Owns nothing but the way there: bridges and addresses are made in the namespace, while a published port is reserved in
+the host's network, where this process is, and its socket is handed to the keeper.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+import threading
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from lading.base.errors import Denied, LadingError, Unavailable
+from lading.linux import process
+from lading.network import ports
+from lading.network.networks import Networks
+
+if TYPE_CHECKING:
+    from lading.network.values import Bridge, Forward
+    from lading.rootless.enter import Entered
+
+_SYSCTL = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
+_THREADS = 4
+_MAX_PORTS = 100
+
+
+class Inside:
+    """A `Networks` whose calls to the kernel are made by threads that live in the keeper's network."""
+
+    def __init__(self, run_dir: str, entered: Entered) -> None:
+        self._entered = entered
+        self._held: dict[tuple[str, str, int], socket.socket] = {}
+        self._guard = threading.Lock()
+        enter = functools.partial(process.setns, entered.network, process.CLONE_NEWNET)
+        self._threads = ThreadPoolExecutor(_THREADS, "network", enter)
+        self._room: Networks = self._threads.submit(Networks, run_dir).result()
+
+    def __getattr__(self, name: str) -> Any:
+        """Every other method of the room's, inside."""
+        method = getattr(self._room, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            return self._threads.submit(method, *arguments, **named).result()
+
+        return call
+
+    def close(self) -> None:
+        self._threads.submit(self._room.close).result()
+        self._threads.shutdown()
+        with self._guard:
+            self._release(list(self._held))
+
+    def reserve(self, protocol: str, host_ip: str, port: int) -> int:
+        """In the host's network, where this thread is; the keeper gets a copy of the descriptor."""
+        try:
+            fd = self._room.reserve(protocol, host_ip, port)
+        except Denied as error:
+            raise Denied(
+                error.what,
+                why=f"An ordinary user may use ports from {unprivileged_start()} on.",
+                hint="Choose a higher host port, or have the administrator lower the setting "
+                "net.ipv4.ip_unprivileged_port_start.",
+            ) from error
+        key = (protocol, host_ip, port or ports.port_of(fd))
+        with self._guard:
+            self._release([key])  # of a start that failed
+            self._held[key] = socket.socket(fileno=os.dup(fd))
+        return fd
+
+    def _release(self, keys: Iterable[tuple[str, str, int]]) -> None:
+        for key in keys:
+            if key in self._held:
+                self._held.pop(key).close()
+
+    def publish(self, id: str, forwards: tuple[Forward, ...]) -> None:
+        if len(forwards) > _MAX_PORTS:
+            raise Unavailable(f"an ordinary user's container publishes at most {_MAX_PORTS} ports")
+        self._threads.submit(self._room.publish, id, forwards).result()
+        keys = [(some.protocol, some.host_ip, some.host_port) for some in forwards]
+        with self._guard:
+            fds = [self._held[key].fileno() for key in keys if key in self._held]
+            try:
+                places = [(some.protocol, some.guest_ip, some.guest_port) for some in forwards]
+                self._entered.ask(("publish", id, places), fds)
+            except LadingError:
+                self._threads.submit(self._room.unpublish, id).result()
+                raise
+            finally:
+                self._release(keys)
+
+    def unpublish(self, id: str) -> None:
+        self._entered.ask(("withdraw", id))
+        self._threads.submit(self._room.unpublish, id).result()
+
+    def rebuild(self, bridges: Iterable[Bridge], forwards_by_id: Mapping[str, Iterable[Forward]]) -> None:
+        """The keeper has kept the ports of those that live; those of containers that ended meanwhile go."""
+        self._threads.submit(self._room.rebuild, bridges, forwards_by_id).result()
+        for identifier in self._entered.ask(("published",))[1]:
+            if identifier not in forwards_by_id:
+                self._entered.ask(("withdraw", identifier))
+
+
+def unprivileged_start() -> int:
+    """The first port that needs no privilege (ip-sysctl.rst)."""
+    try:
+        with open(_SYSCTL, encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return 1024
