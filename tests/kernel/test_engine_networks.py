@@ -440,6 +440,25 @@ def test_a_rate_needs_a_network_of_its_own(world: World) -> None:
         world.create("true", net="none", net_rate=Rate(egress=1_000_000))
 
 
+def test_a_firewall_in_the_way_is_told_of(world: World) -> None:
+    """In a name of our own, and without a hook where packets of others pass: what is judged is what it says."""
+    networks = world.engine.networks
+    kernel = networks._open()
+    before = kernel.obstacles
+    try:
+        kernel.obstacles = lambda: ("ip filter FORWARD",)  # type: ignore[method-assign]
+        networks._looked = -1e9
+        assert any("ip filter FORWARD" in text for text in world.engine.system.info()["Warnings"])
+        made = CreateRequest(Config(image="tiny"), HostConfig(), {}, "warned")
+        identifier, warnings = world.engine.containers.create(made)
+        world.engine.containers.remove(identifier, True, True)
+        assert any("ip filter FORWARD" in text for text in warnings)
+    finally:
+        kernel.obstacles = before  # type: ignore[method-assign]
+        networks._looked = -1e9
+    assert not any("FORWARD" in text for text in networks.warnings()) or kernel.obstacles()
+
+
 # -- the daemon is disposable, and so is the resolver --------------------------------------------------------------
 
 HOLDER = """

@@ -78,7 +78,7 @@ class Lifecycle:
             rooms.roster.insert(entry)
             undo.pop_all()
         self.starter.say(entry, "create")
-        return record.id, [*warnings, *_warnings(asked)]
+        return record.id, [*warnings, *_warnings(asked), *self._obstacles(asked)]
 
     def _obstacles(self, asked: CreateRequest) -> list[str]:
         """Why a container may not get through to other hosts."""

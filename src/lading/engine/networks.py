@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,12 +23,16 @@ from lading.engine.segments import Network, Pools
 if TYPE_CHECKING:
     from lading.engine.roster import Entry
 
+_LOOK_AGAIN = 10.0
 NO_POOLS = Pools()
 Names = list[str]  # `list` is a verb below
 
 
 class Networks(Joining):
     """Everything `lading` and the API ask of networks."""
+
+    _looked = -1e9
+    _obstacles: tuple[str, ...] = ()
 
     def create(
         self,
@@ -112,6 +117,17 @@ class Networks(Joining):
                 self._same(network, name)
                 for name in wanted_networks(entry.record.host, entry.record.networks)
             )
+        ]
+
+    def warnings(self) -> Names:
+        """What keeps containers from other hosts though everything of ours is right; looked at every few seconds."""
+        if time.monotonic() > self._looked + _LOOK_AGAIN:
+            self._looked = time.monotonic()
+            self._obstacles = self._open().obstacles()
+        return [
+            f"the firewall chain {chain} drops forwarded packets: containers reach no other host, nor are reached, "
+            "until it accepts those of their bridges"
+            for chain in self._obstacles
         ]
 
     def remove(self, ref: str) -> None:

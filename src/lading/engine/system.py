@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import lading
 from lading.base import clock
+from lading.base.errors import LadingError
 from lading.engine import stats, view, volumes
 
 if TYPE_CHECKING:
@@ -115,10 +116,17 @@ class System:
             "Isolation": "",
             "InitBinary": "lading",
             "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns", "name=no-new-privileges"],
-            "Warnings": list(self._warnings),
+            "Warnings": [*self._warnings, *self._obstacles()],
             "Socket": rooms.paths.socket,
             "HostTrust": rooms.trust.summary(),
         }
+
+    def _obstacles(self) -> list[str]:
+        """Only root's engine has to do with the host's firewall."""
+        try:
+            return [f"WARNING: {text}" for text in self._rooms.networks.warnings()]
+        except LadingError:
+            return []
 
     def disk_usage(self) -> dict[str, Any]:
         """What images and volumes take on disk; containers and the build cache are told by their own verbs."""
