@@ -18,10 +18,11 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "unit"))
 
 from api_fake import FakeEngine
 
-from lading.api import hijack, parse
+from lading.api import parse
 from lading.api.server import serve_connection
 from lading.base.errors import LadingError
 from lading.engine.model import CreateRequest
+from lading.runtime.streams import Client
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
@@ -160,10 +161,12 @@ def test_any_bytes_end_the_connection_or_are_answered(tmp_path: pathlib.Path, da
 def test_detach_keys_are_found_however_the_bytes_come(data: bytes, cuts: list[int]) -> None:
     keys = b"\x10\x11"
     edges = sorted({0, len(data), *(min(cut, len(data)) for cut in cuts)})
-    scan = hijack.Scan(keys)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        client = Client(ours.detach(), True, True, True, False, keys)
     passed, detached = b"", False
     for begin, end in itertools.pairwise(edges):
-        piece, detached = scan.feed(data[begin:end])
+        piece, detached = client.typed(data[begin:end])
         passed += piece
         if detached:
             break

@@ -315,3 +315,11 @@ def test_bad_requests_leave_nothing(world: World) -> None:
         world.create("true", name="never", config=Config(image="absent"))
     assert world.engine._rooms.snapshotter.keys() == before
     world.create("true", name="never")  # the name is still free
+
+
+def test_only_what_goes_with_its_run_is_mounted_volatile(world: World) -> None:
+    for goes in (False, True):
+        identifier = world.up(auto_remove=goes)
+        options = world.exec(identifier, "head", "-1", "/proc/mounts")[1]
+        assert options.startswith("overlay / ") and ("volatile" in options) == goes
+        world.engine.containers.remove(identifier, True, True)

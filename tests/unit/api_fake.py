@@ -244,9 +244,18 @@ class Containers:
         return [box.view for box in self.boxes.values() if all or box.view.state.status == "running"]
 
     def attach(
-        self, ref: str, fd: int, stdin: bool, stdout: bool, stderr: bool, logs: bool, framed: bool
+        self,
+        ref: str,
+        fd: int,
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+        logs: bool,
+        framed: bool,
+        keys: bytes,
     ) -> None:
         box = self.find(ref)
+        self.calls.append(("attach", keys))
         if logs:
             for record in box.log:
                 head = struct.pack(">BxxxL", 1, len(record.text)) if framed else b""
@@ -365,7 +374,7 @@ class Execs:
         except KeyError:
             raise NotFound(f"No such exec instance: {exec_id}") from None
 
-    def start(self, exec_id: str, fd: int | None, detach: bool, framed: bool) -> None:
+    def start(self, exec_id: str, fd: int | None, detach: bool, framed: bool, keys: bytes) -> None:
         found = self.inspect(exec_id)
         found.started = True
         if found.request.cmd[0] == "nosuch":

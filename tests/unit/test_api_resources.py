@@ -299,17 +299,24 @@ def test_stdin_that_came_with_the_request_arrives_first(world: World, size: int)
     assert b"".join(data for _, data in frames(collected[0])) == early + late
 
 
-def test_detach_keys_end_the_stream_but_not_the_container(world: World) -> None:
+@pytest.mark.parametrize(
+    ("query", "tty", "keys"),
+    [
+        ("stdin=1", True, b"\x10\x11"),
+        ("stdin=1&detachKeys=ctrl-a,x", True, b"\x01x"),
+        ("stdin=1&detach=client", True, b""),
+        ("stdout=1", True, b""),
+        ("stdin=1", False, b""),
+    ],
+)
+def test_the_monitor_is_told_which_keys_detach(world: World, query: str, tty: bool, keys: bytes) -> None:
+    ref = world.container("cat", OpenStdin=True, Tty=tty)
+    world.hijack(f"/containers/{ref}/attach?stream=1&{query}")[1].close()
+    assert world.engine.containers.calls[-1] == ("attach", keys)
+
+
+def test_keys_that_are_none_are_refused(world: World) -> None:
     ref = world.container("cat", OpenStdin=True, Tty=True)
-    _, sock = world.hijack(f"/containers/{ref}/attach?stream=1&stdin=1&stdout=1&detachKeys=ctrl-a,x")
-    world.call("POST", f"/containers/{ref}/start")
-    sock.sendall(b"ab\x01")
-    assert sock.recv(10) == b"ab"
-    sock.sendall(b"y")  # not the sequence after all
-    assert sock.recv(10) == b"\x01y"
-    sock.sendall(b"\x01")
-    sock.sendall(b"x")
-    assert rest(sock) == b""
     assert world.call("POST", f"/containers/{ref}/attach?stream=1&stdin=1&detachKeys=ctrl-1")[0] == 400
 
 

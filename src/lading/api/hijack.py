@@ -1,8 +1,8 @@
 """Handing a client's own connection to a container's monitor. Owns the rare cases where a pump must stand between.
 
 The common case leaves the daemon out: the monitor gets the descriptor, writes frames into it and reads stdin from it,
-so that a dead daemon cuts no session. A pump is needed where bytes of stdin came with the request, where the transport
-is no plain socket, and where the client wants this side to watch for its detach keys.
+so that a dead daemon cuts no session; it also watches for the detach keys. A pump is needed where bytes of stdin came
+with the request, and where the transport is no plain socket.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def detach_keys(text: str) -> bytes:
 
 
 def keys_of(x: Exchange, *, tty: bool, stdin: bool) -> bytes:
-    """Which keys this side must watch for: none without a terminal, and none when `detach=client` says who watches."""
+    """Which keys the monitor must watch for: none without a terminal, and none when `detach=client` says who watches."""
     wanted = x.text("detachKeys")
     keys = detach_keys(wanted) if wanted else DEFAULT_KEYS
     return keys if tty and stdin and x.text("detach") != "client" else b""
@@ -55,7 +55,6 @@ def hand_over(
     start: Callable[[int], object],
     *,
     framed: bool,
-    keys: bytes = b"",
     before: bool = False,
 ) -> None:
     """Answer with a raw stream and let `start` take the connection's descriptor.
@@ -66,7 +65,7 @@ def hand_over(
     """
     early = x.connection.read_ahead()
     sock, head = x.connection.sock, x.raw_head(framed)
-    pumped = bool(early or keys or sock.family != socket.AF_UNIX)
+    pumped = bool(early or sock.family != socket.AF_UNIX)
     with contextlib.ExitStack() as opened:
         fd = sock.fileno()
         if pumped:
@@ -81,7 +80,7 @@ def hand_over(
                 start(fd)
             if pumped:
                 theirs.close()
-                pump(sock, ours, early, keys)
+                pump(sock, ours, early)
         except LadingError as error:
             _tell(sock, f"{error}\r\n".encode(), framed)
         except ConnectionError:
@@ -98,41 +97,15 @@ def _tell(sock: socket.socket, text: bytes, framed: bool) -> None:
         pass  # the client has gone; there is nobody to tell
 
 
-class Scan:
-    """Finds the detach keys in what the user types, also when they come one by one."""
-
-    def __init__(self, keys: bytes) -> None:
-        self._keys = keys
-        self._held = b""
-
-    def feed(self, data: bytes) -> tuple[bytes, bool]:
-        """(what may pass, whether the whole sequence was typed). A beginning of it is held back."""
-        if not self._keys:
-            return data, False
-        data = self._held + data
-        at = data.find(self._keys)
-        if at >= 0:
-            self._held = b""
-            return data[:at], True
-        for size in range(min(len(self._keys) - 1, len(data)), 0, -1):
-            if data.endswith(self._keys[:size]):
-                self._held = data[-size:]
-                return data[:-size], False
-        self._held = b""
-        return data, False
-
-
-def pump(client: socket.socket, inner: socket.socket, early: bytes, keys: bytes) -> None:
-    """Copy both ways, each way holding one block at most, until the inner side ends or the client goes or detaches."""
-    scan = Scan(keys)
-    to_inner, detached = scan.feed(early)
-    to_client = b""
+def pump(client: socket.socket, inner: socket.socket, early: bytes) -> None:
+    """Copy both ways, each way holding one block at most, until the inner side ends or the client goes."""
+    to_inner, to_client = early, b""
     client_open = True
     client.setblocking(False)
     inner.setblocking(False)
     poll = select.poll()
     try:
-        while not detached:
+        while True:
             _interest(poll, client, client_open and not to_inner, bool(to_client))
             _interest(poll, inner, not to_client, bool(to_inner))
             ready = dict(poll.poll())
@@ -140,9 +113,8 @@ def pump(client: socket.socket, inner: socket.socket, early: bytes, keys: bytes)
             if at_client & (select.POLLHUP | select.POLLERR) and not at_client & select.POLLIN:
                 return
             if at_client & select.POLLIN and client_open and not to_inner:
-                data = client.recv(_BLOCK)
-                to_inner, detached = scan.feed(data)
-                if not data:
+                to_inner = client.recv(_BLOCK)
+                if not to_inner:
                     client_open = False
                     inner.shutdown(socket.SHUT_WR)
             if at_inner & (select.POLLIN | select.POLLHUP) and not to_client:

@@ -66,11 +66,22 @@ class Containers(Lifecycle):
         return [view.with_size(self._rooms, item) for item in found] if size else found
 
     def attach(
-        self, ref: str, fd: int, stdin: bool, stdout: bool, stderr: bool, logs: bool, framed: bool
+        self,
+        ref: str,
+        fd: int,
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+        logs: bool,
+        framed: bool,
+        keys: bytes = b"",
     ) -> None:
-        """Give a client's connection to the container's monitor; before the start it waits for the start."""
+        """Give a client's connection to the container's monitor; before the start it waits for the start.
+
+        Typing `keys` ends the connection, and not the container.
+        """
         entry = self._rooms.roster.find(ref)
-        attachment = Attachment(fd, stdin and entry.record.config.open_stdin, stdout, stderr, framed)
+        attachment = Attachment(fd, stdin and entry.record.config.open_stdin, stdout, stderr, framed, keys)
         if logs:
             self._replay(entry, attachment)
         with entry.lock:

@@ -90,8 +90,8 @@ class Execs:
         entry.execs[exec_id] = None
         self._rooms.runtime.watch(exec_id, lambda ended: self._submit(entry, item, ended))
 
-    def start(self, exec_id: str, fd: int | None, detach: bool, framed: bool) -> None:
-        """Run it; its streams go to the connection `fd` unless detached."""
+    def start(self, exec_id: str, fd: int | None, detach: bool, framed: bool, keys: bytes = b"") -> None:
+        """Run it; its streams go to the connection `fd` unless detached, or until `keys` are typed there."""
         item = self.inspect(exec_id)
         entry = self._rooms.roster.find(item.container_id)
         with self._lock:
@@ -102,7 +102,7 @@ class Execs:
         attachments: tuple[Attachment, ...] = ()
         if fd is not None and not detach:
             attachments = (
-                Attachment(fd, asked.attach_stdin, asked.attach_stdout, asked.attach_stderr, framed),
+                Attachment(fd, asked.attach_stdin, asked.attach_stdout, asked.attach_stderr, framed, keys),
             )
         self._containers.starter.say(entry, f"exec_start: {' '.join(asked.cmd)}", execID=exec_id)
         try:

@@ -172,7 +172,9 @@ class Starter:
         rooms = self._rooms
         directory = rooms.paths.container_dir(record.id)
         os.makedirs(directory, mode=0o711, exist_ok=True)
-        rootfs = stubs.below(rooms.snapshotter.rootfs(record.id), rooms.stub_layer)
+        # What goes with its run has not to be synced, by the container or at the unmount.
+        lower = rooms.snapshotter.rootfs(record.id, volatile=record.host.auto_remove)
+        rootfs = stubs.below(lower, rooms.stub_layer)
         plan = compose.plan(
             record,
             rootfs,

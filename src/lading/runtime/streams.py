@@ -27,8 +27,7 @@ class Client:
         self.stdin, self.framed, self.detach = stdin, framed, detach
         self.wants = {1: stdout, 2: stderr}
         self.backlog = bytearray()
-        self.matched = 0  # how many of the detach keys were typed so far
-        self.held = b""
+        self.held = b""  # typed, and so far the beginning of the detach keys
 
     def offer(self, stream: int, data: bytes) -> bool:
         """Queue and send what goes at once; False when the connection is dead."""
@@ -57,15 +56,12 @@ class Client:
             return data, False
         out = bytearray()
         for position in range(len(data)):
-            byte = data[position : position + 1]
-            if byte == self.detach[self.matched : self.matched + 1]:
-                self.matched += 1
-                self.held += byte
-                if self.matched == len(self.detach):
-                    return bytes(out), True
-                continue
-            out += self.held + byte
-            self.held, self.matched = b"", 0
+            self.held += data[position : position + 1]
+            while not self.detach.startswith(self.held):
+                out += self.held[:1]  # the rest may be a beginning again
+                self.held = self.held[1:]
+            if self.held == self.detach:
+                return bytes(out), True
         return bytes(out), False
 
 

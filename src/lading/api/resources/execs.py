@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import time
-
 from lading.api import hijack, parse
 from lading.api.exchange import Exchange
 from lading.api.fields import Fields
-from lading.api.ports import Engine, ExecView
+from lading.api.ports import Engine
 from lading.api.render import containers as render
 from lading.api.router import Route
 from lading.base.errors import Conflict
-
-_SETTLING = 2.0  # seconds
 
 
 def create(engine: Engine, x: Exchange) -> None:
@@ -27,7 +22,7 @@ def start(engine: Engine, x: Exchange) -> None:
     fields = Fields(x.json_body(required=False))
     exec_id = x.params["id"]
     if fields.flag("Detach"):
-        engine.execs.start(exec_id, None, True, False)
+        engine.execs.start(exec_id, None, True, False, b"")
         x.empty(200)
         return
     found = engine.execs.inspect(exec_id)
@@ -41,33 +36,15 @@ def start(engine: Engine, x: Exchange) -> None:
     size = [item for item in fields.items("ConsoleSize") if isinstance(item, int)]
 
     def take(fd: int) -> None:
-        engine.execs.start(exec_id, fd, False, framed)
+        engine.execs.start(exec_id, fd, False, framed, keys)
         if request.tty and len(size) == 2 and all(size):
             engine.execs.resize(exec_id, size[0], size[1])
 
-    hijack.hand_over(x, take, framed=framed, keys=keys)
+    hijack.hand_over(x, take, framed=framed)
 
 
 def inspect(engine: Engine, x: Exchange) -> None:
-    x.json(render.execution(_settled(engine, x.params["id"])))
-
-
-def _settled(engine: Engine, exec_id: str) -> ExecView:
-    """The exec, its end noted when its process is gone.
-
-    A client asks for the exit code when its stream ends, which is a moment before the engine hears of the end; it would
-    read "running, no exit code" as success.
-    """
-    deadline = time.monotonic() + _SETTLING
-    while True:
-        view = engine.execs.inspect(exec_id)
-        if (
-            not view.running
-            or (view.pid and os.path.exists(f"/proc/{view.pid}"))
-            or time.monotonic() > deadline
-        ):
-            return view
-        time.sleep(0.001)
+    x.json(render.execution(engine.execs.inspect(x.params["id"])))
 
 
 def resize(engine: Engine, x: Exchange) -> None:

@@ -27,13 +27,13 @@ def attach(engine: Engine, x: Exchange) -> None:
 
     def take(fd: int) -> None:
         if stream_on:
-            engine.containers.attach(view.id, fd, stdin, stdout, stderr, logs_on, framed)
+            engine.containers.attach(view.id, fd, stdin, stdout, stderr, logs_on, framed, keys)
         elif logs_on:
             _replay(engine, x.connection.sock, view, stdout, stderr, framed)
 
     # One that runs, or whose past output is wanted, writes at once: the head must be out before.
     silent = view.state.status == "created" or (view.state.status == "exited" and not logs_on)
-    hijack.hand_over(x, take, framed=framed, keys=keys if stream_on else b"", before=stream_on and silent)
+    hijack.hand_over(x, take, framed=framed, before=stream_on and silent)
 
 
 def _replay(
