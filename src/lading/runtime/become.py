@@ -168,6 +168,22 @@ def execute(whole: dict[str, Any]) -> None:
     raise StepFailed("exec", code, plan["argv"][0])
 
 
+def find_command(plan: dict[str, Any]) -> None:
+    """StepFailed("exec") when no candidate can be a command: `create` tells so, rather than `start`."""
+    code = 2
+    for path in plan["candidates"]:
+        try:
+            mode = os.stat(path if path.startswith(b"/") else plan["cwd"] + b"/" + path).st_mode
+        except OSError as error:
+            if error.errno not in (2, 20):
+                return  # the user may see what root may not (root squash): execve will tell
+            continue
+        if stat.S_ISREG(mode) and mode & 0o111:
+            return
+        code = 13
+    raise StepFailed("exec", code, plan["argv"][0])
+
+
 def _reap() -> None:
     """Stay as process 1: fork the command, pass signals on, reap orphans, end as the command ended (`--init`)."""
     _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL_SIGNALS)

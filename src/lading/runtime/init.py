@@ -73,6 +73,8 @@ def container_main(
         root.perform()
         if plan["process"]["tty"]:
             take_terminal(plan["peer"])
+        if plan.get("early_command"):
+            become.find_command(plan["process"])
         listener = _socket.socket(fileno=fds[plan["listener"]]) if "listener" in plan else None
         if not plan.get("dies_with_parent", True):
             process.prctl(process.PR_SET_PDEATHSIG, 0)
