@@ -182,6 +182,7 @@ class Container:
         self.started = threading.Event()
         self.ended = threading.Event()
         self.code = 0
+        self.hint = ""
         daemon.on("POST", "/containers/create", self._create)
         daemon.on("POST", "/containers/[^/]+/attach", self._attach)
         daemon.on("POST", "/containers/[^/]+/wait", self._wait)
@@ -225,7 +226,8 @@ class Container:
             b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
         )
         self.ended.wait(20)
-        data = json.dumps({"StatusCode": self.code}).encode()
+        answer = {"StatusCode": self.code} | ({"Hint": self.hint} if self.hint else {})
+        data = json.dumps(answer).encode()
         request.sock.sendall(b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data))
 
     def _start(self, _request: Request) -> Any:

@@ -417,3 +417,15 @@ def test_names_are_quoted_in_paths(daemon: Daemon) -> None:
     daemon.on("POST", "/containers/.*/stop", lambda _: (204, b""))
     lading(daemon, "stop", "a?b=c#d e")
     assert daemon.requests[-1].path == "/containers/a?b=c#d e/stop"
+
+
+def test_advice_on_the_end_is_passed_on_with_the_code(daemon: Daemon) -> None:
+    """The daemon's Hint: a full /dev/shm, for one. The code stays the container's."""
+
+    def script(_: Container, write: Any) -> int:
+        return 135
+
+    container = Container(daemon, script)
+    container.hint = "its /dev/shm of 64m is full"
+    ran = lading(daemon, "run", "--rm", "img", "true")
+    assert (ran.returncode, ran.stderr) == (135, b"lading: its /dev/shm of 64m is full\n")

@@ -135,6 +135,8 @@ def _info_lines(info: dict[str, Any]) -> list[str]:
             f"Runtimes: {' '.join(sorted(runtimes))}",
             f"Default Runtime: {info.get('DefaultRuntime', '')}",
         ]
+    if info.get("CDISpecDirs"):
+        out += ["CDI spec directories:", *(f" {path}" for path in info["CDISpecDirs"])]
     if info.get("SecurityOptions"):
         out.append("Security Options:")
         out += [f" {option.split(',')[0].removeprefix('name=')}" for option in info["SecurityOptions"]]

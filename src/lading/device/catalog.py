@@ -14,6 +14,7 @@ from typing import Any
 from lading.base.errors import Invalid, LadingError, NotFound
 from lading.device import document, model
 from lading.device.model import Device, Spec
+from lading.linux import identity
 
 SYSTEM_DIRECTORIES = ("/etc/cdi", "/var/run/cdi")
 """The specification's own, in rising priority; an engine's run directory comes after them."""
@@ -21,6 +22,7 @@ SYSTEM_DIRECTORIES = ("/etc/cdi", "/var/run/cdi")
 _MAX_FILE = 1 << 20
 _MAX_FILES = 1000
 _MAX_DEPTH = 32
+_OVERFLOW = 65534  # an owner that has no id here (user_namespaces(7))
 
 
 class Catalog:
@@ -89,8 +91,8 @@ class Catalog:
         """The spec and device of one qualified name."""
         return self.find_all([name])[0]
 
-    def find_all(self, names: Sequence[str]) -> list[tuple[Spec, Device]]:
-        """Every one of `names`, or an error that tells of each that is not there, and of what is."""
+    def find_all(self, names: Sequence[str], note: str = "") -> list[tuple[Spec, Device]]:
+        """Every one of `names`, or an error that tells of each that is not there, of what is, and `note`."""
         for name in names:
             model.split(name)
         missing = [name for name in names if name not in self._devices]
@@ -109,6 +111,8 @@ class Catalog:
             if known
             else f"No spec in {', '.join(self.directories)} names a device."
         )
+        if note:
+            why.append(note)
         why += [f"{path} is not usable: {text}" for path, text in list(self.errors.items())[:5]]
         raise NotFound(
             f"unresolvable CDI devices {', '.join(missing)}",
@@ -157,11 +161,14 @@ def _check_trust(info: os.stat_result) -> None:
     """A spec can name programs that run as root, so nobody else may be able to write it."""
     if not stat.S_ISREG(info.st_mode):
         raise Invalid("it is not a regular file")
-    if info.st_uid not in (0, os.geteuid()):
+    # In a user namespace the host's root is nobody; hooks have no more than the caller's own rights there.
+    owners = {0, os.geteuid()} | (set() if identity.host_root() else {_OVERFLOW})
+    if info.st_uid not in owners:
         raise Invalid(
             f"it belongs to user {info.st_uid}", why="Its hooks would run with the engine's rights."
         )
-    if info.st_mode & stat.S_IWOTH or (info.st_mode & stat.S_IWGRP and info.st_gid not in (0, os.getegid())):
+    groups = {0, os.getegid()}
+    if info.st_mode & stat.S_IWOTH or (info.st_mode & stat.S_IWGRP and info.st_gid not in groups):
         raise Invalid(
             "others may write it", why="Its hooks would run with the engine's rights.", hint="chmod go-w it."
         )

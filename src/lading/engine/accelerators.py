@@ -138,7 +138,7 @@ class Accelerators:
         known, missing = self.known(), ""
         if generate.NVIDIA not in known.kinds() and any(_may_be_nvidia(one) for one in requests):
             missing = self._add_made(known)
-        chosen = known.find_all(names(requests, known, missing))
+        chosen = known.find_all(names(requests, known, missing), missing)
         return edits.grant(edits.merge(chosen))
 
     def prepare(self, host: HostConfig) -> HostConfig:
