@@ -23,6 +23,8 @@ _ATTRIBUTES = (
     m.MS_RDONLY | m.MS_NOSUID | m.MS_NODEV | m.MS_NOEXEC | m.MS_NOATIME | m.MS_NODIRATIME | m.MS_NOSYMFOLLOW
 )
 _PATH = os.O_PATH | os.O_CLOEXEC
+_NO_LINKS = files.RESOLVE_IN_ROOT | files.RESOLVE_NO_SYMLINKS
+_OURS = (b"/dev", b"/proc", b"/sys")
 
 
 class StepFailed(Exception):
@@ -117,6 +119,16 @@ class Root:
             os.close(parent)
         return self._open(path, _PATH | os.O_DIRECTORY)
 
+    def _plain_dir(self, path: bytes) -> int:
+        """Like `_ensure_dir`, but a link of the image's on the way is refused (ELOOP).
+
+        Devices, links and masks are put below /dev, /proc and /sys after the user's mounts, and would follow it there.
+        """
+        try:
+            return files.openat2(self.root, path, _PATH | os.O_DIRECTORY, 0, _NO_LINKS)
+        except FileNotFoundError:
+            return self._ensure_dir(path)
+
     def _ensure_file(self, path: bytes) -> int:
         try:
             return self._open(path)
@@ -166,7 +178,7 @@ class Root:
     def do_mount(
         self, fstype: bytes, source: bytes, target: bytes, flags: int, data: bytes, propagation: int
     ) -> None:
-        fd = self._ensure_dir(target)
+        fd = self._plain_dir(target) if target in _OURS else self._ensure_dir(target)
         try:
             m.mount(source, _proc(fd), fstype, flags, data or None)
         finally:
