@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import io
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -23,6 +24,7 @@ from lading.image import digest, validate
 from lading.image.config import History
 from lading.image.layer import compress
 from lading.image.layer.compress import Ahead, Decompressed, write_layer
+from lading.image.layer.zstdframes import Frames
 from lading.image.mutate import EMPTY, Draft, append
 from lading.store.blobs import Blobs
 
@@ -244,3 +246,51 @@ def test_the_oracle_finds_what_is_wrong(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
     assert "damaged" in validate.image(blobs.open, blobs.put(draft.manifest().encode()))[0]
     assert "not in the store" in validate.image(blobs.open, digest.of(b"nothing"))[0]
+
+
+def _zstd(data: bytes, **options: bool) -> bytes:
+    return zstandard.ZstdCompressor(**options).compress(data)
+
+
+_STREAMS = {
+    "one": _zstd(b"abc" * 99),
+    "checksum": _zstd(b"abc" * 99, write_checksum=True),
+    "no size": _zstd(b"abc" * 99, write_content_size=False),
+    "zeros": _zstd(bytes(300_000), write_checksum=True),
+    "empty": _zstd(b""),
+    "two": _zstd(b"x") + _zstd(b"y", write_checksum=True),
+    "skippable": _zstd(b"x") + b"\x53\x2a\x4d\x18\x05\0\0\0aside" + _zstd(b"y"),
+}
+
+
+@pytest.mark.parametrize("name", _STREAMS)
+def test_a_zstd_stream_that_is_cut_short_is_refused(name: str) -> None:
+    data = _STREAMS[name]
+    whole = {0}  # where a frame ends
+    for end in range(len(data) + 1):
+        frames = Frames()
+        for byte in data[:end]:
+            frames.feed(bytes([byte]))
+        if frames.whole:
+            whole.add(end)
+    assert len(data) in whole and len(whole) == {"two": 3, "skippable": 4}.get(name, 2)
+    for end in range(5, len(data)):
+        stream = compress.Decompressed(io.BytesIO(data[:end]))
+        if end in whole:
+            while stream.read(1000):
+                pass
+            continue
+        with pytest.raises(errors.Invalid, match="damaged"):
+            while stream.read(1000):
+                pass
+
+
+def test_a_large_zstd_stream_is_walked_whole() -> None:
+    data = random.Random(5).randbytes(700_000) + bytes(700_000)
+    for level in (1, 3, 12):
+        packed = zstandard.ZstdCompressor(level).compress(data)
+        frames = Frames()
+        for at in range(0, len(packed), 65536):
+            assert not frames.whole or at == 0
+            frames.feed(packed[at : at + 65536])
+        assert frames.whole

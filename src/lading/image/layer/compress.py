@@ -23,6 +23,7 @@ from lading.base import errors
 from lading.image import descriptor
 from lading.image.descriptor import Descriptor
 from lading.image.layer.reader import Source
+from lading.image.layer.zstdframes import Frames
 from lading.image.mutate import Layer
 
 Compression = Literal["gzip", "zstd", "tar"]
@@ -199,11 +200,14 @@ class Decompressed:
             if self.compression == "zstd":
                 # 128 MiB of window is what the zstd tool itself accepts by default.
                 context = zstandard.ZstdDecompressor(max_window_size=128 << 20)
+                frames = Frames()
                 reader = context.stream_reader(
-                    cast(IO[bytes], _Pull(self._input())), read_size=_CHUNK, read_across_frames=True
+                    cast(IO[bytes], _Pull(self._input(), frames)), read_size=_CHUNK, read_across_frames=True
                 )
                 while chunk := reader.read(_CHUNK):
                     yield chunk
+                if not frames.whole:
+                    raise EOFError("the zstd stream is cut short")
                 return
             yield from _gunzip(self._input())
         except _DAMAGE as error:
@@ -223,12 +227,14 @@ class Decompressed:
 class _Pull(io.RawIOBase):
     """An iterator of chunks as a file object, for the zstd reader."""
 
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
+    def __init__(self, chunks: Iterator[bytes], frames: Frames) -> None:
+        self._chunks, self._frames = chunks, frames
 
     def read(self, size: int = -1, /) -> bytes:
         """The next chunk whatever `size` is: the reader takes what it gets."""
-        return next(self._chunks, b"")
+        chunk = next(self._chunks, b"")
+        self._frames.feed(chunk)
+        return chunk
 
 
 def _gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
