@@ -104,6 +104,8 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "cdi list": ("cdi", "LIST", "List the devices that specs on this machine name"),
     "cdi ls": ("cdi", "LIST", "List the devices that specs on this machine name"),
     "cdi show": ("cdi", "SHOW", "Show what a device brings into a container"),
+    "registry gc": ("registry", "GC", "Remove what no manifest in a registry needs"),
+    "registry serve": ("registry", "SERVE", "Serve images to this and other machines: a registry"),
     "system df": ("df", "DF", "Show lading's disk usage"),
     "system events": ("events", "EVENTS", "Get real time events from the daemon"),
     "system info": ("system", "INFO", "Display system-wide information"),
@@ -116,6 +118,7 @@ GROUPS = {
     "container": "Manage containers",
     "image": "Manage images",
     "network": "Manage networks",
+    "registry": "Serve images, and keep what is served tidy",
     "system": "Manage lading",
     "volume": "Manage volumes",
 }
