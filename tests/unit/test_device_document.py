@@ -73,6 +73,12 @@ def test_everything_is_read() -> None:
     assert spec.devices["whole:1"].edits.refused == ("intelRdt",)
 
 
+def test_an_empty_edit_asks_for_nothing() -> None:
+    edits = {"env": ["A=1"], "intelRdt": {}, "netDevices": [], "deviceNodes": None}
+    made = {"cdiVersion": "0.3.0", "kind": "a.com/b", "devices": [{"name": "x", "containerEdits": edits}]}
+    assert document.read(made).devices["x"].edits.refused == ()
+
+
 def changed(*path: Any, to: Any) -> dict[str, Any]:
     made = copy.deepcopy(WHOLE)
     place: Any = made

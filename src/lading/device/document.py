@@ -177,7 +177,7 @@ def _edits(reader: _Reader) -> Edits:
     if reader.objects("netDevices", _net_device):
         refused.append("netDevices")
     rdt = reader._get("intelRdt", dict, "an object")
-    if rdt is not None:
+    if rdt:  # an empty one asks for nothing
         inner = _Reader(rdt, f"{reader.where}.intelRdt")
         inner._seen.update(_RDT)
         inner.done()

@@ -20,7 +20,12 @@ from lading.base.errors import Unavailable
 _CAPABILITIES = "/proc/driver/nvidia/capabilities"
 _LINE = re.compile(r"\s*(\S+) \(([^)]*)\) => (\S+)")
 _ARCHITECTURES = {"x86_64": "x86-64", "aarch64": "AArch64", "ppc64le": "64bit"}
-_MORE_LIBRARIES = ("/usr/local/nvidia/lib64", "/usr/lib/wsl/lib", "/run/opengl-driver/lib")
+_MORE_LIBRARIES = (
+    "/usr/local/nvidia/lib64",
+    "/usr/local/nvidia/lib",
+    "/usr/lib/wsl/lib",
+    "/run/opengl-driver/lib",
+)
 _TIMEOUT = 10.0
 
 
