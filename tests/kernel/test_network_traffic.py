@@ -20,6 +20,7 @@ from network_world import (
     World,
     ask,
     reaches,
+    settles,
     world,
 )
 
@@ -115,6 +116,7 @@ def test_the_loopback_rule_is_what_closes_it(lab: World) -> None:
     assert not reaches(lab.outside, "127.0.0.1", 18080)
     forwards = {web.name: (Forward("tcp", "127.0.0.1", 18080, web.ip, 80),)}
     rules = nat.ruleset(lab.networks.table, (NEAR, FAR), forwards)
+    unguard(lab)
     weak = [message for message in rules if not message.label.endswith("chain raw")]
     assert len(weak) < len(rules)
     with nft_socket() as netlink:
@@ -128,6 +130,7 @@ def test_bridges_are_apart_and_neighbours_stay_out(lab: World) -> None:
     assert ask(lab.host, c.ip, 80) == f"c {FAR.gateway}"
     assert not reaches(a.fd, c.ip, 80) and not reaches(c.fd, a.ip, 80)
     assert not reaches(lab.outside, a.ip, 80) and not reaches(lab.outside, a.ip, 80, "udp")
+    unguard(lab)
     flush(lab)  # the control: it is the table that keeps them apart
     assert reaches(a.fd, c.ip, 80) and reaches(lab.outside, a.ip, 80)
 
@@ -209,9 +212,27 @@ def test_the_kernel_filters_the_flows(lab: World) -> None:
     assert found == [(socket.IPPROTO_UDP, socket.inet_aton(HOST), 18080)]
 
 
+def test_what_others_take_out_of_the_table_is_put_back_at_once(lab: World) -> None:
+    """A firewall that is reloaded flushes all there is; a busy one does it again and again."""
+    web, far = lab.guest("web", NEAR, 2), lab.guest("far", FAR, 3)
+    lab.publish(web, 18080)
+    for _ in range(3):
+        flush(lab)
+        assert settles(lambda: reaches(lab.outside, HOST, 18080), 3)
+    gone = nat.unpublish(lab.networks.table, (Forward("tcp", "", 18080, web.ip, 80),))
+    with nft_socket() as netlink:
+        netlink.transaction(nft.BEGIN, gone, nft.END)
+    assert settles(lambda: reaches(lab.outside, HOST, 18080), 3)
+    assert not reaches(web.fd, far.ip, 80)
+    own = lab.networks._guard
+    lab.networks.unpublish("web")  # what we take out ourselves stays out
+    assert lab.networks._guard is own and not reaches(lab.outside, HOST, 18080)
+
+
 def test_rules_come_back_after_a_flush(lab: World) -> None:
     web = lab.guest("web", NEAR, 2)
     lab.publish(web, 18080)
+    unguard(lab)
     flush(lab)
     assert not reaches(lab.outside, HOST, 18080)
     lab.networks.rebuild((NEAR, FAR), {"web": (Forward("tcp", "", 18080, web.ip, 80),)})
@@ -226,6 +247,13 @@ def test_rules_come_back_after_a_flush(lab: World) -> None:
 
 def nft_socket() -> Netlink:
     return Netlink(NETFILTER)
+
+
+def unguard(lab: World) -> None:
+    """Nobody puts back what is taken out: for the tests that show what it is there for."""
+    assert lab.networks._guard is not None
+    lab.networks._guard.stop()
+    lab.networks._guard._thread.join()
 
 
 def flush(lab: World) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import struct
 import threading
@@ -126,6 +127,11 @@ class Netlink:
 
     def close(self) -> None:
         self._socket.close()
+
+    @property
+    def port(self) -> int:
+        """The socket's address, which the kernel names as the author of its changes."""
+        return int(self._socket.getsockname()[0])
 
     def request(self, messages: Sequence[Message]) -> list[bytes]:
         """Send all messages in one datagram; return the bodies of answers; raise OSError for the first failure.
@@ -248,6 +254,58 @@ class Netlink:
                 raise OSError(errno.EBADMSG, "netlink: a truncated answer")
             yield kind, marks, sequence, data[offset + 16 : offset + size]
             offset += (size + 3) & ~3
+
+
+class Notice(NamedTuple):
+    """A change of the kernel's tables that somebody made; `port` is the socket's it was asked for by."""
+
+    kind: int
+    port: int
+    body: bytes
+
+
+class Listener:
+    """Hears of changes in the network namespace it was made in, until `stop` is called from any thread."""
+
+    def __init__(self, protocol: int, group: int) -> None:
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC)
+        try:
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+            self._socket.bind((0, 1 << (group - 1)))
+        except BaseException:
+            os.close(self._wake)
+            raise
+
+    def stop(self) -> None:
+        os.eventfd_write(self._wake, 1)
+
+    def close(self) -> None:
+        """By the thread that listens."""
+        self._socket.close()
+        os.close(self._wake)
+
+    def wait(self, seconds: float | None = None) -> list[Notice] | None:
+        """The next changes; none when the time is over, None when it was stopped. Lost ones are Notice(0, 0, b"")."""
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        poll.register(self._socket, select.POLLIN)
+        ready = {fd for fd, _ in poll.poll(None if seconds is None else seconds * 1000)}
+        if self._wake in ready:
+            return None
+        if not ready:
+            return []
+        try:
+            data = self._socket.recv(1 << 17, socket.MSG_DONTWAIT)
+        except OSError:  # ENOBUFS: more than the buffer holds (netlink(7))
+            return [Notice(0, 0, b"")]
+        found, offset = [], 0
+        while offset + 16 <= len(data):
+            size, kind, _, _, port = _HEADER.unpack_from(data, offset)
+            if size < 16 or offset + size > len(data):
+                break
+            found.append(Notice(kind, port, data[offset + 16 : offset + size]))
+            offset += (size + 3) & ~3
+        return found
 
 
 def _failure(flags: int, body: bytes, label: str) -> OSError | None:

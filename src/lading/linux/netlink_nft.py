@@ -61,6 +61,12 @@ BEGIN = Message(0x10, 0, _generic(0, 10), "nftables batch")
 END = Message(0x11, 0, _generic(0, 10), "nftables batch")
 
 
+GROUP = 7
+"""NFNLGRP_NFTABLES: who listens hears of every change."""
+DELETIONS = frozenset(_SUBSYSTEM | kind for kind in (2, 5, 8, 11, 14))
+"""NFT_MSG_DELTABLE, DELCHAIN, DELRULE, DELSET, DELSETELEM: their first attribute is the table's name."""
+
+
 def _message(kind: int, flags: int, body: bytes, label: str) -> Message:
     return Message(_SUBSYSTEM | kind, flags, _generic() + body, label)
 

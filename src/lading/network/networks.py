@@ -16,6 +16,7 @@ from lading.base.errors import Conflict, Denied, Internal, LadingError, NotFound
 from lading.linux import netlink_nft as nft
 from lading.linux.netlink import NETFILTER, ROUTE, Message, Netlink
 from lading.network import flows, links, nat, ports, shaping
+from lading.network.guard import Guard
 from lading.network.values import Bridge, Forward, Interface, check_interface_name, parse_subnet
 
 T = TypeVar("T")
@@ -40,6 +41,7 @@ class Networks:
         self._bridges: dict[str, Bridge] = {}
         self._forwards: dict[str, tuple[Forward, ...]] = {}
         self._wrote = False
+        self._guard: Guard | None = None
         self._route = _translated("open a netlink socket", lambda: Netlink(ROUTE))
         self._nft = _translated("open a netfilter socket", lambda: Netlink(NETFILTER))
 
@@ -57,6 +59,9 @@ class Networks:
                     _translated("remove the nftables table", lambda: self._send(nat.nothing(self.table)))
             finally:
                 self._wrote = False
+                if self._guard is not None:
+                    self._guard.stop()
+                    self._guard = None
                 self._route.close()
                 self._nft.close()
 
@@ -240,6 +245,14 @@ class Networks:
     def _send(self, messages: list[Message]) -> None:
         self._nft.transaction(nft.BEGIN, messages, nft.END)
         self._wrote = True
+        if self._guard is None:
+            self._guard = Guard(self.table, self._nft.port, self._mend)
+
+    def _mend(self) -> None:
+        """Somebody has changed the table: write it again."""
+        with self._lock:
+            if self._guard is not None:  # not closed meanwhile
+                _translated("write the nftables table", lambda: self._apply(self._bridges, self._forwards))
 
 
 def _key(forward: Forward) -> tuple[str, str, int, bool]:
