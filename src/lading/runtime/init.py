@@ -60,8 +60,7 @@ def container_main(
         process.prctl(
             process.PR_SET_DUMPABLE, 0
         )  # no neighbour may look into this process before it is the command
-        if not plan["process"]["tty"]:
-            _use_stdio(stdio)
+        _use_stdio(stdio, plan["process"]["tty"])
         _join(plan["join"], fds)
         if plan["unshare_cgroup"]:
             process.unshare(process.CLONE_NEWCGROUP)  # in its control groups already: they become the root
@@ -156,9 +155,10 @@ def exec_main(channel: _socket.socket, fds: list[int], stdio: tuple[int, int, in
         process.prctl(process.PR_SET_PDEATHSIG, process.SIGKILL)
         os.setsid()
         if plan["process"]["tty"]:
+            _use_stdio(stdio, True)
             take_terminal(_container_terminal(channel))
         else:
-            _use_stdio(stdio)
+            _use_stdio(stdio, False)
         if not plan.get("dies_with_parent", True):
             process.prctl(process.PR_SET_PDEATHSIG, 0)
         if plan["process"]["affinity"]:
@@ -205,9 +205,13 @@ def _time_namespace(offsets: bytes) -> None:
             os.close(fd)
 
 
-def _use_stdio(stdio: tuple[int, int, int]) -> None:
-    for target, fd in enumerate(stdio):
-        os.dup2(fd, target)
+def _use_stdio(stdio: tuple[int, int, int], tty: bool) -> None:
+    """With a terminal to come the caller's own stay out: it may wait for their end while this process waits for it."""
+    if not tty:
+        for target, fd in enumerate(stdio):
+            os.dup2(fd, target)
+    for fd in {*stdio} - {0, 1, 2}:
+        os.close(fd)
 
 
 def _oom_score(value: int | None) -> None:

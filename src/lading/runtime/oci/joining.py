@@ -151,6 +151,7 @@ def _plan(container: state.Container, described: dict[str, Any], shared: dict[st
         "join_flags": flags,
         "userns": user,
         "reaper": False,
+        "find_home": True,
         "dies_with_parent": False,
         "preserve_fds": shared["preserve"],
     }

@@ -153,6 +153,7 @@ class Launch:
             "prepare": any(step[0] == "bind_mapped" for step in steps),
             "id_maps": maps,
             "reaper": False,
+            "find_home": True,
             "early_command": True,
             "dies_with_parent": False,
             "own_keyring": not self.options.get("no_new_keyring"),
