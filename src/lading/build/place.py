@@ -19,7 +19,7 @@ from lading.build import archive
 from lading.build.tree import Entry, Source, Tree, xattrs
 from lading.image.layer import apply
 from lading.image.layer.reader import Source as Readable
-from lading.linux import files
+from lading.linux import files, identity
 
 _DIR = os.O_RDONLY | os.O_DIRECTORY
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -341,4 +341,7 @@ def full_disk(error: OSError, what: str) -> LadingError:
         )
     if error.errno == errno.ELOOP:
         return Invalid(what, why="A path in the image goes through too many symlinks.")
+    if error.errno == errno.EINVAL and not identity.host_root():
+        hint = "The owner may be past the ids of this user namespace: /etc/subuid and /etc/subgid give more."
+        return Invalid(what, why=f"{error.strerror}.", hint=hint)
     return Invalid(what, why=f"{error.strerror or error}.")

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lading.base.errors import Conflict, Invalid, LadingError, Unavailable
-from lading.engine import archive, commit, compose, logs, request, resources, stats, top, view
+from lading.engine import archive, commit, compose, logs, ordinary, request, resources, stats, top, view
 from lading.engine import filters as filtering
 from lading.engine.filters import Filters
 from lading.engine.images import Change as ConfigChange
@@ -227,6 +227,7 @@ class Containers(Lifecycle):
             merged = overlay(host.resources, limits)
             changed = replace(host, resources=merged, restart=policy or host.restart)
             request.check_host(changed, self._rooms.cpus)
+            ordinary.check_limits(limits, self._rooms)
             if entry.running:
                 self._rooms.runtime.update(entry.id, resources.compose(limits, [], initial=False))
             self._rooms.roster.amend(entry, replace(entry.record, host=changed))

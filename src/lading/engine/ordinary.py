@@ -13,7 +13,6 @@ from lading.engine.model import CreateRequest, HostConfig, Resources
 
 if TYPE_CHECKING:
     from lading.engine.rooms import Rooms
-    from lading.runtime.cgroup.layout import Layout
 
 _HINT = (
     "Leave the limit out, or start the daemon in control groups that are yours: "
@@ -25,7 +24,7 @@ def fit(asked: CreateRequest, rooms: Rooms) -> tuple[CreateRequest, list[str]]:
     """The request as it can be met, with warnings. Unsupported for a limit that could not be held."""
     if not rooms.ordinary:
         return asked, []
-    check_limits(asked.host.resources, rooms.runtime.layout)
+    check_limits(asked.host.resources, rooms)
     no_way_out = rooms.no_way_out
     if not no_way_out:
         return asked, []
@@ -41,8 +40,10 @@ def _default(host: HostConfig) -> bool:
     return (host.network_mode or "default") == "default"
 
 
-def check_limits(limits: Resources, layout: Layout) -> None:
-    """Every limit the user asks for needs a control group of the user's own."""
+def check_limits(limits: Resources, rooms: Rooms) -> None:
+    """Every limit an ordinary user asks for needs a control group of the user's own; Unsupported without."""
+    if not rooms.ordinary:
+        return
     wanted = {
         "memory": limits.memory or limits.memory_reservation or limits.memory_swap,
         "cpu": limits.nano_cpus or limits.cpu_quota or limits.cpu_shares or limits.cpu_period,
@@ -50,7 +51,7 @@ def check_limits(limits: Resources, layout: Layout) -> None:
         "pids": (limits.pids_limit or 0) > 0,
     }
     for controller, asked in wanted.items():
-        if asked and not layout.has(controller):
+        if asked and not rooms.runtime.layout.has(controller):
             raise Unsupported(
                 f"{controller} cannot be limited here",
                 why=f"An ordinary user's engine has no {controller} control group that is its own.",

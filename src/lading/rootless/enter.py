@@ -19,7 +19,7 @@ from typing import Any
 from lading.base.errors import Denied, Internal, Unavailable
 from lading.base.paths import Paths
 from lading.linux import identity, mount, process
-from lading.rootless import groups, keeper
+from lading.rootless import groups, keeper, places
 from lading.runtime.cgroup.layout import Layout
 
 _TRIES = 50
@@ -36,6 +36,7 @@ class Entered:
         self.keeper = int(answer[1])
         self._facts: dict[str, str] = answer[2]
         self.layout = Layout({}, "", frozenset())
+        self.warnings: tuple[str, ...] = ()
 
     def enter(self) -> None:
         """Become root of the namespace, in a mount namespace of one's own; the working directory stays."""
@@ -51,6 +52,7 @@ class Entered:
         mount.mount(None, b"/", None, mount.MS_SLAVE | mount.MS_REC)
         self.layout = groups.delegated()
         groups.step_aside(self.layout)
+        self.warnings += self._lacking()
 
     @property
     def way_out(self) -> str:
@@ -62,8 +64,7 @@ class Entered:
         """Why there is none."""
         return self._facts["no_way"]
 
-    @property
-    def warnings(self) -> tuple[str, ...]:
+    def _lacking(self) -> tuple[str, ...]:
         found = []
         if identity.single():
             found.append(
@@ -114,13 +115,16 @@ class Entered:
 def enter(paths: Paths, environ: Mapping[str, str]) -> Entered:
     """Into the namespaces of this run directory. Root has no need of it."""
     os.makedirs(paths.run, mode=0o711, exist_ok=True)
+    places.check_run(paths.run, os.getuid())
     os.makedirs(paths.root, mode=0o711, exist_ok=True)
+    unsafe = places.warning(paths.root)
     lock = os.open(f"{paths.run}/keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         entered = Entered(_connected(paths.run, environ))
     finally:
         os.close(lock)
+    entered.warnings = (*([unsafe] if unsafe else []),)
     try:
         entered.enter()
     except OSError as error:

@@ -7,6 +7,7 @@ the host's network, where this process is, and its socket is handed to the keepe
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import socket
 import threading
@@ -22,6 +23,8 @@ from lading.network.networks import Networks
 if TYPE_CHECKING:
     from lading.network.values import Bridge, Forward
     from lading.rootless.enter import Entered
+
+log = logging.getLogger(__name__)
 
 _SYSCTL = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 _THREADS = 4
@@ -93,7 +96,10 @@ class Inside:
                 self._release(keys)
 
     def unpublish(self, id: str) -> None:
-        self._entered.ask(("withdraw", id))
+        try:
+            self._entered.ask(("withdraw", id))
+        except Unavailable as error:  # without a keeper the port is free already, and an end must come to its end
+            log.warning("ports of %s: %s", id[:12], error)
         self._threads.submit(self._room.unpublish, id).result()
 
     def rebuild(self, bridges: Iterable[Bridge], forwards_by_id: Mapping[str, Iterable[Forward]]) -> None:

@@ -12,9 +12,10 @@ import subprocess
 import time
 from collections.abc import Mapping
 
-from lading.linux import netns
+from lading.linux import netns, process
 
 TAP = "tap0"
+_TUN = "/dev/net/tun"
 _PATIENCE = 6.0
 _MTU = "65520"
 
@@ -50,13 +51,19 @@ class Way:
     """The running program. `reason` says why there is none."""
 
     def __init__(self, fd: int, environ: Mapping[str, str], log: str) -> None:
-        self.name, self.reason = "", "neither pasta nor slirp4netns is installed"
+        self.name = ""
         self._process: subprocess.Popen[bytes] | None = None
-        for program in find(environ):
-            self.reason = self._begin(program, fd, log)
-            if not self.reason:
+        programs = find(environ)
+        failed = ["neither pasta nor slirp4netns is installed"] if not programs else []
+        if programs and not os.access(_TUN, os.R_OK | os.W_OK):
+            programs, failed = [], [f"{_TUN} is not this user's to open"]
+        for program in programs:
+            reason = self._begin(program, fd, log)
+            if not reason:
                 self.name = os.path.basename(program)
-                return
+                break
+            failed.append(reason)
+        self.reason = "" if self.name else "; ".join(failed)
 
     def _begin(self, program: str, fd: int, log: str) -> str:
         before = os.path.getsize(log) if os.path.exists(log) else 0
@@ -65,6 +72,7 @@ class Way:
                 self._process = subprocess.Popen(
                     command(program, f"/proc/self/fd/{fd}"),
                     stdin=subprocess.DEVNULL, stdout=words, stderr=words, cwd="/", pass_fds=(fd,),
+                    preexec_fn=_die_with_keeper,
                 )  # fmt: skip
             except OSError as error:
                 return f"{program}: {error.strerror}"
@@ -81,16 +89,21 @@ class Way:
 
     def end(self) -> None:
         """Stop it and wait for its end."""
-        process, self._process = self._process, None
-        if process is None:
+        child, self._process = self._process, None
+        if child is None:
             return
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
+        if child.poll() is None:
+            child.send_signal(signal.SIGTERM)
         try:
-            process.wait(3)
+            child.wait(3)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            child.kill()
+            child.wait()
+
+
+def _die_with_keeper() -> None:
+    """Runs in the child, whose parent has one thread: a keeper that is killed leaves no program behind."""
+    process.prctl(process.PR_SET_PDEATHSIG, process.SIGKILL)
 
 
 def _connected() -> bool:

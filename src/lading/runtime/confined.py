@@ -45,6 +45,9 @@ class Confined:
                 hint="Leave --userns out.",
             )
         resources = dict(linux.get("resources") or {})
+        resources.pop(
+            "devices", None
+        )  # only the host's root sets such rules; here a node that opens is the user's own
         if not self.counts_pids:
             resources.pop("pids", None)  # the engine's default; what users ask for is checked before
         linux["resources"] = resources

@@ -173,7 +173,11 @@ class Group:
             _write(f"{self.unified}/cgroup.freeze", "1" if frozen else "0")
             self._await(lambda: f"frozen {int(frozen)}" in _read(f"{self.unified}/cgroup.events"), timeout)
         else:
-            raise Unsupported("this host cannot pause containers", why="it has no freezer control group")
+            raise Unsupported(
+                "this host cannot pause containers",
+                why="it has no freezer control group for us",
+                hint="An ordinary user needs delegated control groups; `lading info` tells how to get them.",
+            )
 
     @staticmethod
     def _await(ready: Any, timeout: float) -> None:
