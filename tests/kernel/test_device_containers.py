@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -323,6 +324,30 @@ def test_a_full_shared_memory_is_told(world: World) -> None:
         "advice is no failure of the engine"
     )
     world.engine.containers.remove(identifier, False, True)
+
+
+def test_the_kernel_s_own_bus_error_is_told(world: World) -> None:
+    """What a data loader does: shared memory that no name leads to any more, more of it than there is room for."""
+    folders = {os.path.realpath(path) for path in ("/usr", "/lib", "/lib64") if os.path.isdir(path)}
+    folders |= set() if sys.base_prefix.startswith("/usr") else {sys.base_prefix}
+    folders = {path for path in folders if not any(path.startswith(f"{other}/") for other in folders)}
+    links = tuple(path for path in ("/lib", "/lib64") if os.path.islink(path))
+    mounts = [Mount("bind", path, path, read_only=True) for path in folders]
+    mounts += [Mount("bind", path, os.path.realpath(path), read_only=True) for path in links]
+    code = """
+import mmap, os
+fd = os.open("/dev/shm/x", os.O_CREAT | os.O_RDWR)
+os.unlink("/dev/shm/x")
+os.ftruncate(fd, 8 << 20)
+mmap.mmap(fd, 8 << 20).write(b"x" * (8 << 20))
+"""
+    config = Config(env=(f"PYTHONHOME={sys.base_prefix}",))
+    program = os.path.realpath(sys.executable)
+    identifier, ended = world.run(program, "-c", code, config=config, mounts=tuple(mounts), shm_size=1 << 20)
+    said = world.output(identifier)
+    world.engine.containers.remove(identifier, False, True)
+    assert ended.code == 135, said
+    assert "often its /dev/shm, of 1m here, had no room left" in ended.hint
 
 
 def test_a_bus_error_with_room_left_is_told_with_less_certainty(world: World) -> None:
