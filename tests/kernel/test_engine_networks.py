@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -16,8 +18,8 @@ from pathlib import Path
 import pytest
 from engine_world import BUSYBOX, World, engine_at, eventually, paths_below
 
-from lading.assemble import build_engine
 from lading.base.errors import Conflict, Denied, Invalid, Unsupported
+from lading.base.paths import Paths
 from lading.engine.model import Config, CreateRequest, Endpoint, HostConfig, PortBinding, Rate
 from lading.engine.segments import Pools
 
@@ -466,15 +468,29 @@ import sys, time
 sys.path[:0] = {path!r}
 from lading.assemble import build_engine
 from lading.base.paths import Paths
-from lading.engine.model import Config, CreateRequest, HostConfig
+from lading.engine.model import Config, CreateRequest, HostConfig, Rate
 engine = build_engine(Paths({root!r}, {run!r}), {{}})
 engine.networks.create("stay")
-for name in ("one", "two"):
-    request = CreateRequest(Config(image="tiny", cmd=("sleep", "1000")), HostConfig(network_mode="stay"), {{}}, name)
-    engine.containers.start(engine.containers.create(request)[0])
-print("up", flush=True)
+pids = []
+for name, rate in (("one", Rate()), ("two", Rate(egress=10_000_000))):
+    host = HostConfig(network_mode="stay", net_rate=rate)
+    made = engine.containers.create(CreateRequest(Config(image="tiny", cmd=("sleep", "1000")), host, {{}}, name))[0]
+    engine.containers.start(made)
+    pids.append(engine.containers.inspect(made).state.pid)
+print(*pids, flush=True)
 time.sleep(1000)
 """
+
+
+def killed_daemon(paths: Paths) -> list[int]:
+    """Containers one and two on the network stay, whose engine was killed: the pids of their inits."""
+    script = HOLDER.format(path=sys.path, root=paths.root, run=paths.run)
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        pids = [int(word) for word in holder.stdout.readline().split()]
+        holder.kill()
+    assert len(pids) == 2
+    return pids
 
 
 def resolver_of(run: str) -> int:
@@ -505,17 +521,10 @@ def test_names_outlive_a_killed_daemon_and_a_killed_resolver(tmp_path: Path) -> 
     paths = paths_below(tmp_path)
     with engine_at(paths):
         pass
-    script = HOLDER.format(path=sys.path, root=paths.root, run=paths.run)
-    holder = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    try:
-        assert holder.stdout is not None and holder.stdout.readline() == "up\n"
-    finally:
-        holder.kill()
-        holder.wait()
-        holder.stdout.close() if holder.stdout else None
+    killed_daemon(paths)
     first = resolver_of(paths.run)
     assert first
-    with build_engine(paths, {}) as engine:
+    with engine_at(paths) as engine:
         world = World(engine, paths)
         two = engine.networks.containers("stay")[engine.containers.inspect("two").id].ipv4
         assert two in resolve(world, "one", "two")
@@ -536,16 +545,33 @@ def test_names_outlive_a_killed_daemon_and_a_killed_resolver(tmp_path: Path) -> 
     eventually(lambda: not os.path.exists(f"/proc/{second}"))
 
 
-def test_a_container_that_dies_without_a_daemon_lets_its_namespace_go(tmp_path: Path) -> None:
+def test_what_ends_without_a_daemon_is_let_go(tmp_path: Path) -> None:
+    """The resolver sees the end of a container by itself: its sockets would keep the namespace, and so the veth pair."""
     paths = paths_below(tmp_path)
-    with engine_at(paths) as engine:
-        world = World(engine, paths)
-        engine.networks.create("stay")
-        identifier = world.up(net="stay", name="one", net_rate=Rate(egress=10_000_000))
-        pid = engine.containers.inspect(identifier).state.pid
-        engine._undo.pop_all()  # as a kill would: nothing is told to anybody
-        engine.networks.naming.shut()
-        resolver = resolver_of(paths.run)
+    with engine_at(paths):
+        pass
+    pids = killed_daemon(paths)
+    resolver = resolver_of(paths.run)
+    assert resolver
+    for pid in pids:
         os.kill(pid, signal.SIGKILL)
-        eventually(lambda: not os.path.exists(f"/proc/{resolver}"))
-        eventually(lambda: f"lv{identifier[:8]}0" not in {name for _, name in socket.if_nameindex()})
+    eventually(lambda: not os.path.exists(f"/proc/{resolver}"))
+    bridge = bridge_of(paths)
+    eventually(lambda: not os.listdir(f"/sys/class/net/{bridge}/brif"))
+    ifbs = {name for _, name in socket.if_nameindex() if name.startswith("lv") and name.endswith("0i")}
+    with engine_at(paths) as engine:
+        assert [view.state.status for view in engine.containers.list(True)] == ["exited", "exited"]
+        mine = {f"lv{view.id[:8]}0i" for view in engine.containers.list(True)}
+        assert mine & ifbs  # the kernel kept it: it is in the host's namespace
+        eventually(lambda: not mine & {name for _, name in socket.if_nameindex()})
+        for view in engine.containers.list(True):
+            engine.containers.remove(view.id, True, True)
+        engine.networks.remove("stay")
+    assert not os.path.exists(f"/sys/class/net/{bridge}") and not os.path.exists(f"{paths.run}/network")
+
+
+def bridge_of(paths: Paths) -> str:
+    """The bridge of the network `stay`, as the database of a killed daemon has it."""
+    with contextlib.closing(sqlite3.connect(paths.database)) as db:
+        row = db.execute("SELECT record FROM networks WHERE name = 'stay'").fetchone()
+    return str(json.loads(row[0])["bridge"])
