@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
 from lading.base import clock, ids
-from lading.base.errors import Conflict, Invalid, NotFound, Unavailable
+from lading.base.errors import Conflict, Invalid, NotFound, Unauthenticated, Unavailable
 from lading.build.cache import Usage
 from lading.build.progress import Finished, Log, Notice, Vertex
 from lading.build.request import BuildRequest
@@ -453,14 +453,33 @@ class Images:
         names_of(stream)
         return ["busybox:latest"]
 
-    def pull(self, ref: str, platform: str, progress: Callable[[dict[str, Any]], None]) -> None:
+    def import_(self, stream: BinaryIO, ref: str, changes: Iterable[str], message: str) -> str:
+        self.calls.append(("import", ref, tuple(changes), message, len(stream.read())))
+        return BUSYBOX
+
+
+class Registry:
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+
+    def pull(self, ref: str, platform: str, progress: Callable[[dict[str, Any]], None], access: Any) -> None:
+        self.calls.append(("pull", ref, platform, dict(access.auths)))
         if ref.startswith("half"):
             progress({"status": "Pulling"})
         raise Unavailable(f"{ref} cannot be pulled", hint="Make it with lading bootstrap.")
 
-    def import_(self, stream: BinaryIO, ref: str, changes: Iterable[str], message: str) -> str:
-        self.calls.append(("import", ref, tuple(changes), message, len(stream.read())))
-        return BUSYBOX
+    def push(self, ref: str, tag: str, progress: Callable[[dict[str, Any]], None], access: Any) -> None:
+        self.calls.append(("push", ref, tag, dict(access.auths)))
+        progress({"status": "Pushed"})
+
+    def login(self, said: Mapping[str, str], access: Any) -> None:
+        self.calls.append(("login", dict(said)))
+        if said.get("password") != "right":
+            raise Unauthenticated("wrong")
+
+    def distribution(self, ref: str, access: Any) -> dict[str, Any]:
+        self.calls.append(("distribution", ref, dict(access.auths)))
+        return {"Descriptor": {"digest": BUSYBOX}}
 
 
 @dataclass(frozen=True)
@@ -648,6 +667,7 @@ class FakeEngine:
         self.containers = Containers(self)
         self.execs = Execs(self)
         self.images = Images()
+        self.registry = Registry()
         self.volumes = Volumes()
         self.networks = Networks(self)
         self.builder = Builder()

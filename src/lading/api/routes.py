@@ -10,6 +10,7 @@ from lading.api.resources import (
     images,
     networks,
     refused,
+    registries,
     streams,
     system,
     volumes,
@@ -27,6 +28,7 @@ ROUTER = Router(
         *volumes.ROUTES,
         *networks.ROUTES,
         *system.ROUTES,
+        *registries.ROUTES,
         *refused.ROUTES,
     ]
 )

@@ -5,6 +5,7 @@ Built by assemble.py only. Closing leaves containers running: the daemon is disp
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import shutil
@@ -27,6 +28,7 @@ from lading.engine.volumes import delete_tree
 from lading.runtime.model import Exit
 
 if TYPE_CHECKING:
+    from lading.engine.registry import Registry
     from lading.engine.rooms import Rooms
     from lading.engine.roster import Entry
 
@@ -65,6 +67,13 @@ class Engine:
                 self._builder = self.make_builder()
                 self._builder.reconcile()  # what a killed build left
             return self._builder
+
+    @functools.cached_property
+    def registry(self) -> Registry:
+        """The verbs that talk to registries, loaded when the first is used."""
+        from lading.engine.registry import Registry
+
+        return Registry(self._rooms)
 
     @property
     def scratch(self) -> str:

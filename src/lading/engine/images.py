@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lading.base import clock
-from lading.base.errors import Conflict, NotFound, Unavailable
+from lading.base.errors import Conflict
 from lading.base.ids import short
 from lading.engine import filters as filtering
 from lading.engine.filters import Filters
@@ -180,23 +180,6 @@ class Images:
         for name in names:
             self._rooms.events.say("image", "load", self._rooms.images.get(name).id, {"name": name})
         return names
-
-    def pull(
-        self, ref: str, platform: str = "", progress: Callable[[dict[str, Any]], None] | None = None
-    ) -> str:
-        """The image when it is here; this version reaches no registry."""
-        del platform
-        try:
-            image = self._rooms.images.get(ref)
-        except NotFound as e:
-            raise Unavailable(
-                f"cannot pull {ref[:300]}",
-                why="This version of lading does not speak to registries yet.",
-                hint="Make a base image with `lading bootstrap`, or bring one with `lading load`.",
-            ) from e
-        if progress is not None:
-            progress({"status": f"Status: Image is up to date for {ref}"})
-        return image.id
 
     def import_(self, stream: BinaryIO, ref: str = "", changes: Iterable[str] = (), message: str = "") -> str:
         """An image of one layer from a root file system's tar."""

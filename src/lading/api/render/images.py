@@ -17,7 +17,7 @@ def _names(image: Image) -> tuple[list[str], list[str]]:
         ref = reference.parse(text)
         if ref.tag:
             tags.append(ref.familiar)
-        digest = f"{ref.familiar_name}@{image.manifest_digest}"
+        digest = f"{ref.familiar_name}@{ref.digest or image.manifest_digest}"
         if digest not in digests:
             digests.append(digest)
     return tags, digests

@@ -1,16 +1,16 @@
-"""/images: list, inspect, name, remove, save, load, import. Owns the request's form; pulling waits for a registry room."""
+"""/images: list, inspect, name, remove, save, load, import. Owns the request's form."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from lading.api.exchange import Exchange, Output
 from lading.api.ports import Engine
 from lading.api.render import images as render
+from lading.api.resources import registries
 from lading.api.router import Route
-from lading.api.stream import error_line
-from lading.base.errors import Invalid, LadingError
+from lading.base.errors import Invalid
+from lading.image import reference
 
 
 def list_(engine: Engine, x: Exchange) -> None:
@@ -62,18 +62,6 @@ def _save(engine: Engine, x: Exchange, names: list[str]) -> None:
     out.end()
 
 
-def progressing(x: Exchange, work: Callable[[Output], None]) -> None:
-    """Run `work` with a JSON-lines body. An error before the first line is an answer of its own, later it is a line."""
-    out = x.stream("application/json")
-    try:
-        work(out)
-    except LadingError as error:
-        if not out.started:
-            raise
-        out.write(error_line(error))
-    out.end()
-
-
 def load(engine: Engine, x: Exchange) -> None:
     def work(out: Output) -> None:
         def progress(line: dict[str, Any]) -> None:
@@ -84,7 +72,7 @@ def load(engine: Engine, x: Exchange) -> None:
             kind = "image ID" if name.startswith("sha256:") else "image"
             out.line({"stream": f"Loaded {kind}: {name}\n"})
 
-    progressing(x, work)
+    registries.progressing(x, work)
 
 
 def create(engine: Engine, x: Exchange) -> None:
@@ -98,7 +86,8 @@ def create(engine: Engine, x: Exchange) -> None:
         if wanted:
             separator = "@" if name.startswith("sha256:") else ":"
             ref = f"{wanted}{separator}{name}" if name else wanted
-            engine.images.pull(ref, x.text("platform"), out.line)
+            with registries.access(x, reference.parse(ref).domain) as access:
+                engine.registry.pull(ref, x.text("platform"), out.line, access)
             return
         if source != "-":
             raise Invalid(
@@ -109,7 +98,7 @@ def create(engine: Engine, x: Exchange) -> None:
         ref = f"{repo}:{name}" if repo and name else repo
         out.line({"status": engine.images.import_(x.input(), ref, x.texts("changes"), x.text("message"))})
 
-    progressing(x, work)
+    registries.progressing(x, work)
 
 
 ROUTES = [

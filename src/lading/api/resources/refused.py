@@ -1,4 +1,4 @@
-"""Swarm, plugins, log-in, BuildKit sessions: what lading does not do. Owns clean refusals, so that clients fall back."""
+"""Swarm, plugins, search, BuildKit sessions: what lading does not do. Owns clean refusals, so that clients fall back."""
 
 from __future__ import annotations
 
@@ -29,11 +29,8 @@ def _session(engine: Engine, x: Exchange) -> None:
     raise Refused(404, "page not found: lading builds with the classic builder's API; set DOCKER_BUILDKIT=0")
 
 
-def _registry(engine: Engine, x: Exchange) -> None:
-    raise Unsupported(
-        "this version of lading does not speak to registries",
-        hint="Make a base image with `lading bootstrap`, or load one with `lading load`.",
-    )
+def _search(engine: Engine, x: Exchange) -> None:
+    raise Unsupported("registries cannot be searched", why="The distribution spec has no search.")
 
 
 def _plugin(engine: Engine, x: Exchange) -> None:
@@ -61,9 +58,6 @@ ROUTES = [
     Route("DELETE", "/plugins/{rest...}", _plugin),
     Route("POST", "/session", _session),
     Route("POST", "/grpc", _session),
-    Route("POST", "/auth", _registry),
-    Route("GET", "/distribution/{name...}/json", _registry),
-    Route("GET", "/images/search", _registry),
-    Route("POST", "/images/{name...}/push", _registry),
+    Route("GET", "/images/search", _search),
     Route("GET", "/containers/{id}/attach/ws", _websocket),
 ]
