@@ -323,3 +323,13 @@ def test_only_what_goes_with_its_run_is_mounted_volatile(world: World) -> None:
         options = world.exec(identifier, "head", "-1", "/proc/mounts")[1]
         assert options.startswith("overlay / ") and ("volatile" in options) == goes
         world.engine.containers.remove(identifier, True, True)
+
+
+def test_a_joined_pid_namespace_is_the_other_container_s(world: World) -> None:
+    first = world.up("sleep", "4321")
+    said = world.said(
+        "sh", "-c", "ps -o pid,args; echo $$; kill -9 1 && echo killed", pid_mode=f"container:{first}"
+    )
+    assert "1 sleep 4321" in said and "lading" not in said, said
+    assert len(said.splitlines()) < 8, "no process of the host"
+    world.engine.containers.remove(first, True, True)

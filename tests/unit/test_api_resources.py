@@ -822,3 +822,17 @@ def test_ports_are_parsed_and_shown(world: World) -> None:
         "9/tcp": None,
         "53/udp": [{"HostIp": "127.0.0.1", "HostPort": "5353"}],
     }
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ({"VolumeDriver": "nfs"}, 400),
+        ({"StorageOpt": {"size": "1g"}}, 501),
+        ({"CgroupParent": "/slice"}, 501),
+        ({"VolumeDriver": "local", "StorageOpt": {}, "CgroupParent": ""}, 201),
+    ],
+)
+def test_what_would_change_nothing_is_refused(world: World, host: dict[str, Any], status: int) -> None:
+    body = {"Image": "busybox", "Cmd": ["true"], "HostConfig": host}
+    assert world.call("POST", "/containers/create", body)[0] == status

@@ -299,6 +299,11 @@ def test_a_broken_save_leaves_nothing(daemon: Daemon, tmp_path: Path) -> None:
 
     daemon.on("GET", "/images/get", save)
     before = sorted(os.listdir(tmp_path))
+    nowhere = lading(daemon, "save", "-o", f"{tmp_path}/none/out.tar", "a")
+    assert (
+        nowhere.stderr.decode()
+        == f"lading: '{tmp_path}/none/out.tar' cannot be written: No such file or directory.\n"
+    )
     ran = lading(daemon, "save", "-o", str(tmp_path / "out.tar"), "a")
     assert ran.returncode == 1 and b"broke off" in ran.stderr
     assert sorted(os.listdir(tmp_path)) == before

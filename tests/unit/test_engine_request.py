@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from lading.base.errors import Conflict, Denied, Invalid
+from lading.base.errors import Conflict, Denied, Invalid, Unsupported
 from lading.engine import caps, codec, devices, publish, request, resources, restart, security, signals
 from lading.engine import filters as filtering
 from lading.engine.model import (
@@ -72,6 +72,7 @@ def test_the_rest_of_the_config() -> None:
         Config(hostname="bad host"),
         Config(hostname="-x"),
         Config(cmd=("a\0b",)),
+        Config(stop_signal="SIGNONE"),
         Config(env=("=x",)),
         Config(env=tuple(f"V{n}=x" for n in range(5000))),
         Config(cmd=("x" * (2 << 20),)),
@@ -110,6 +111,11 @@ def test_configs_that_are_refused(config: Config) -> None:
 def test_host_configs_that_are_refused(host: HostConfig) -> None:
     with pytest.raises(Invalid):
         request.check_host(host, 4)
+
+
+def test_what_cannot_be_done_yet_is_said() -> None:
+    with pytest.raises(Unsupported, match="IPC"):
+        request.check_host(HostConfig(ipc_mode="container:x"), 4)
 
 
 @pytest.mark.parametrize("name", ["", "/", "a", "-ab", ".ab", "a b", "a/b", "é" * 3, "x" * 300])

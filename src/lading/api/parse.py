@@ -191,7 +191,15 @@ def restart(fields: Fields) -> Restart:
 
 
 def host_config(fields: Fields) -> HostConfig:
-    """HostConfig, with lading's own HostTrust and NetRate."""
+    """HostConfig, with lading's own HostTrust and NetRate. What would change nothing is refused, not swallowed."""
+    if fields.text("VolumeDriver") not in ("", "local"):
+        raise Invalid(
+            f'volume driver "{fields.text("VolumeDriver")[:40]}" is not known', hint="There is only local."
+        )
+    if fields.string_map("StorageOpt"):
+        raise Unsupported("--storage-opt is not supported", why="Snapshots have no quota.")
+    if fields.text("CgroupParent"):
+        raise Unsupported("--cgroup-parent is not supported", why="All groups are below lading's own.")
     log = fields.object("LogConfig")
     return HostConfig(
         binds=fields.strings("Binds"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from lading.base.errors import Invalid
+from lading.base.errors import Invalid, LadingError
 from lading.cli.flags import Flags, UsageError, Verb
 from lading.cli.images import path_name, report, split_reference
 from lading.client.http import CHUNK
@@ -41,9 +41,11 @@ def write_stream(context: Context, response: Response, path: str) -> None:
                     file.write(piece)
             if plain:
                 os.rename(aside, path)
-        except BaseException:
+        except BaseException as error:
             if plain and os.path.lexists(aside):
                 os.unlink(aside)
+            if isinstance(error, OSError):
+                raise LadingError(f"{path!r} cannot be written", why=f"{error.strerror}.") from None
             raise
     finally:
         response.connection.close()

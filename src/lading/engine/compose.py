@@ -128,8 +128,6 @@ def plan(
     shm = ""
     if host.ipc_mode == "host":
         shm = "/dev/shm"
-    elif host.ipc_mode.startswith("container:"):
-        shm = f"/proc/{pid_of(host.ipc_mode[10:])}/root/dev/shm"
     return spec.Plan(
         id=record.id,
         args=record.command,

@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from lading.base.errors import Invalid
+from lading.base.errors import Invalid, Unsupported
 from lading.base.ids import new_id
-from lading.engine import binds, caps, resources, security, spec
+from lading.engine import binds, caps, resources, security, signals, spec
 from lading.engine.model import Config, CreateRequest, Endpoint, Health, HostConfig, Mount, PortBinding
 from lading.engine.record import Record
 from lading.image.config import ContainerConfig, Healthcheck
@@ -77,6 +77,8 @@ def _check_config(config: Config) -> None:
         raise Invalid(
             f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path"
         )
+    if config.stop_signal:
+        signals.parse(config.stop_signal)
     if not _valid_hostname(config.hostname):
         raise Invalid(f'invalid hostname "{config.hostname[:80]}"', why="See hostname(7).")
 
@@ -155,6 +157,12 @@ def check_host(host: HostConfig, cpus: int) -> None:
         raise Invalid(f'invalid cgroup namespace mode "{host.cgroupns_mode}"', hint="Use host or private.")
     if host.uts_mode not in ("", "host", "private"):
         raise Invalid(f'invalid UTS mode "{host.uts_mode}"')
+    if host.ipc_mode.startswith("container:"):
+        raise Unsupported(
+            "one container cannot share another's IPC namespace",
+            why="Its /dev/shm lies in a mount namespace that others cannot mount from.",
+            hint="Share a volume, or use --ipc host.",
+        )
     for mode, field_name in ((host.pid_mode, "PID"), (host.ipc_mode, "IPC")):
         plain = (
             ("", "host", "private") if field_name == "PID" else ("", "host", "private", "none", "shareable")

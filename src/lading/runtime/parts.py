@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from lading.base.errors import NotFound
+from lading.linux import process
 from lading.runtime import plan
 from lading.runtime.cgroup.group import Group
 from lading.runtime.joined import namespaces as joined_namespaces
@@ -40,6 +41,14 @@ def open_namespace(opened: ExitStack, path: str) -> int:
         ) from error
     opened.callback(os.close, fd)
     return fd
+
+
+def entered(entries: list[tuple[int, int]]) -> dict[str, list[tuple[int, int]]]:
+    """Which namespaces init's parent joins and which init itself: setns(2) puts into a pid namespace the children alone."""
+    return {
+        "birth": [entry for entry in entries if entry[0] == process.CLONE_NEWPID],
+        "join": [entry for entry in entries if entry[0] != process.CLONE_NEWPID],
+    }
 
 
 def groups_to_join(

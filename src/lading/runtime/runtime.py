@@ -116,7 +116,7 @@ class Runtime:
                         "seccomp": self._filters.compiled((spec.get("linux") or {}).get("seccomp")),
                         "clone_flags": create_flags & ~process.CLONE_NEWCGROUP,
                         "unshare_cgroup": bool(create_flags & process.CLONE_NEWCGROUP),
-                        "join": entries,
+                        **parts.entered(entries),
                         "hostname": os.fsencode(str(spec.get("hostname") or "")),
                         "domainname": os.fsencode(str(spec.get("domainname") or "")),
                         "hooks": turns.for_init(spec),
