@@ -21,7 +21,7 @@ from typing import NamedTuple
 from lading.base.errors import LadingError, Unavailable
 from lading.linux import netlink_nft as nft
 from lading.linux import netns
-from lading.linux.netlink import NETFILTER, Message, Netlink
+from lading.linux.netlink import NETFILTER, NLM_F_EXCL, Message, Netlink
 from lading.network.dns.server import VERSION
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ _MAIN = (
 _TABLE = "lading-names"
 _PORT = 53
 _WAIT = 5.0
+_LINGER = 60.0
 _LARGEST = 1 << 17
 
 
@@ -74,9 +75,16 @@ def open_sockets(sandbox_fd: int) -> Sockets:
             udp.bind((ADDRESS, 0))
             tcp.bind((ADDRESS, 0))
             tcp.listen(64)
+            rules = redirection(udp.getsockname()[1], tcp.getsockname()[1])
+            table = nft.add_table(_TABLE)
             with Netlink(NETFILTER) as netlink:
-                rules = redirection(udp.getsockname()[1], tcp.getsockname()[1])
-                netlink.transaction(nft.BEGIN, rules, nft.END)
+                try:
+                    # Deleting a table waits for a grace period of the kernel (10 ms here): only where there is one.
+                    fresh = table._replace(flags=table.flags | NLM_F_EXCL)
+                    netlink.transaction(nft.BEGIN, [fresh, *rules], nft.END)
+                except FileExistsError:  # an earlier resolver's
+                    again = [nft.delete_table(_TABLE), table, *rules]
+                    netlink.transaction(nft.BEGIN, again, nft.END)
         except BaseException:
             udp.close()
             tcp.close()
@@ -87,10 +95,9 @@ def open_sockets(sandbox_fd: int) -> Sockets:
 
 
 def redirection(udp_port: int, tcp_port: int) -> list[Message]:
-    """127.0.0.11:53 goes to these ports, by a table in the container's namespace that replaces an earlier one."""
+    """127.0.0.11:53 goes to these ports, by a table of the container's namespace."""
     address = socket.inet_aton(ADDRESS)
-    messages = [nft.add_table(_TABLE), nft.delete_table(_TABLE), nft.add_table(_TABLE)]
-    messages.append(nft.add_chain(_TABLE, "output", "nat", nft.OUTPUT, -100))
+    messages = [nft.add_chain(_TABLE, "output", "nat", nft.OUTPUT, -100)]
     for protocol, port in ((socket.IPPROTO_UDP, udp_port), (socket.IPPROTO_TCP, tcp_port)):
         messages.append(
             nft.add_rule(
@@ -167,8 +174,6 @@ class Door:
             if self._control is not None:
                 with suppress(OSError, Unavailable):
                     self._exchange(self._control, f"drop {container}", ())
-            if not self._boxes:
-                self._hang_up()
 
     def has(self, container: str) -> bool:
         with self._lock:
@@ -189,8 +194,6 @@ class Door:
                 self._hang_up()
                 return frozenset()
             self._boxes = found
-            if not found:
-                self._hang_up()
             return frozenset(found)
 
     def close(self) -> None:
@@ -240,11 +243,17 @@ class Door:
         threading.Thread(target=self._watch, args=(control, copy), name="names", daemon=True).start()
 
     def _watch(self, control: socket.socket, copy: int) -> None:
-        """Until this connection ends. If the resolver died, bring it back: containers go on asking."""
+        """Until this connection ends. If the resolver died, bring it back: containers go on asking.
+
+        One that nobody has needed for a while is let go, and ends; not at once, since it takes 30 ms to start.
+        """
         poll = select.poll()
         poll.register(copy, select.POLLRDHUP)
         try:
-            poll.poll()
+            while not poll.poll(_LINGER * 1000):
+                with self._lock:
+                    if self._control is control and not self._boxes:
+                        self._hang_up()
         finally:
             os.close(copy)
         with self._lock:
