@@ -354,6 +354,18 @@ def test_copy(world: World, instruction: str, expected: dict[str, str]) -> None:
             assert listing(root, "d") == expected
 
 
+def test_a_private_context_is_open_in_the_image(world: World) -> None:
+    write(world.path / "context", {"a": "x"})
+    (world.path / "context").chmod(0o700)
+    world.again("FROM base:1\nCOPY . /x/\n")
+    with world.root() as root:
+        assert stat.S_IMODE((root / "x").stat().st_mode) == 0o755
+    first = world.last
+    (world.path / "context").chmod(0o750)
+    world.again("FROM base:1\nCOPY . /x/\n")
+    assert world.last == first, "and the cache does not care"
+
+
 def test_copy_keeps_times(world: World) -> None:
     write(world.path / "context", {"d/a": "x"})
     for name in ("d/a", "d"):

@@ -158,7 +158,7 @@ class Tree:
             return Source(path, (Entry("", self._target(path), info),))
         if ignored and self.patterns.prunes(path):
             return None
-        entries = [Entry("", path, info)]
+        entries = [Entry("", path, info if path or self.keeps_owner else _open_to_all(info))]
         self._walk(path, exclude, entries)
         if ignored and len(entries) == 1:
             return None
@@ -285,6 +285,12 @@ class Tree:
             return stat.S_ISDIR(os.fstat(fd).st_mode)
         finally:
             os.close(fd)
+
+
+def _open_to_all(info: os.stat_result) -> os.stat_result:
+    """The root of a context, which is private where it lies (a home directory, our scratch) and 0755 in an image."""
+    times = ("st_atime_ns", "st_mtime_ns", "st_ctime_ns")
+    return os.stat_result((stat.S_IFDIR | 0o755, *info[1:10]), {name: getattr(info, name) for name in times})
 
 
 def _clean(text: str, name: str) -> str:
