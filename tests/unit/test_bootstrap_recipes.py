@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from pathlib import Path
+from typing import Any, cast
+
 import pytest
 
 from lading.base import errors
-from lading.build.bootstrap import debian, names, packages, recipes, scrub
+from lading.build.bootstrap import debian, make, names, packages, recipes, scrub
 from lading.build.bootstrap.make import describe
 from lading.build.bootstrap.packages import Package
 from lading.build.bootstrap.sources import Source
@@ -184,3 +189,17 @@ def test_slim_images_keep_copyrights() -> None:
         "path-include=/usr/share/doc/*/copyright"
     )
     assert not any("doc" in line for line in scrub.dpkg_options(recipes.recipe("debian:bookworm")))
+
+
+def test_a_full_disk_is_told_and_leaves_no_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> object:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/root/bin/busybox")
+
+    monkeypatch.setattr(make, "_make_tree", full)
+    nothing = cast(Any, None)
+    with pytest.raises(errors.Unavailable, match="No space left on device: /root/bin/busybox"):
+        make.bootstrap(
+            "busybox", images=nothing, blobs=nothing, leases=nothing, tmp_dir=str(tmp_path), environ={},
+            progress=lambda _: None,
+        )  # fmt: skip
+    assert list(tmp_path.iterdir()) == []

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from lading.base import clock
+from lading.base.errors import Unavailable
 from lading.build.bootstrap import busybox, debian, packages, scrub
 from lading.build.bootstrap.packages import Package
 from lading.build.bootstrap.recipes import Recipe, familiar, recipe
@@ -74,6 +75,12 @@ def bootstrap(
             draft = describe(chosen, _layer(blobs, root, epoch), tool, epoch, installed)
             blobs.put(draft.config.encode())
             images.put(name, blobs.put(draft.manifest().encode()))
+    except ConnectionError:
+        raise  # whoever reads the progress has gone
+    except OSError as error:
+        raise Unavailable(
+            f"the base image {name} cannot be made", why=f"{error.strerror}: {error.filename or scratch}."
+        ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     progress(f"{name} is {draft.image_id}")
