@@ -8,6 +8,7 @@ import http.client
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +117,13 @@ class Served:
     content: Content
     blobs: Blobs
     lines: list[str]
+
+    def logged(self, count: int) -> list[dict[str, Any]]:
+        """The access log once it has `count` lines: a line is written after its answer."""
+        deadline = time.monotonic() + 5
+        while len(self.lines) < count and time.monotonic() < deadline:
+            time.sleep(0.005)
+        return [json.loads(line) for line in self.lines]
 
     def files(self) -> list[str]:
         """Every file of the blob store, unfinished ones too."""
