@@ -442,6 +442,74 @@ def test_a_rate_needs_a_network_of_its_own(world: World) -> None:
         world.create("true", net="none", net_rate=Rate(egress=1_000_000))
 
 
+def test_build_steps_resolve_names_of_their_network(world: World) -> None:
+    with network(world, "yard") as net:
+        db = net.up("db")
+        taken = world.engine.executor._take("yard")
+        try:
+            assert taken.named
+            from lading.linux import netns
+            from lading.network.dns import message
+
+            def go() -> bytes:
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                    client.settimeout(5)
+                    client.connect(("127.0.0.11", 53))
+                    client.send(b"\0\7\1\0\0\1\0\0\0\0\0\0" + message.wire_name("db") + b"\0\1\0\1")
+                    return client.recv(4096)
+
+            assert netns.inside(taken.fd, go).endswith(socket.inet_aton(net.address(db)))
+        finally:
+            world.engine.executor._drop(taken)
+
+
+def test_a_flood_of_questions_is_the_askers_own_trouble(world: World) -> None:
+    """One container asks all it can, by UDP, by many TCP connections and with garbage; its neighbour is answered."""
+    with network(world, "busy") as net, upstream():
+        flooder, victim = net.up("flooder", dns=("127.0.0.1",)), net.up("victim")
+        pid = world.engine.containers.inspect(flooder).state.pid
+        fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
+        stop = threading.Event()
+
+        def flood() -> None:
+            from lading.linux import netns
+
+            def work() -> None:
+                streams = []
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                    client.connect(("127.0.0.11", 53))
+                    client.setblocking(False)
+                    for number in range(100_000):
+                        if stop.is_set():
+                            break
+                        with contextlib.suppress(OSError):
+                            client.send(
+                                os.urandom(30)
+                                if number % 2
+                                else b"\0\7\1\0\0\1" + bytes(6) + b"\1x\0\0\1\0\1"
+                            )
+                        if number % 500 == 0 and len(streams) < 100:
+                            with contextlib.suppress(OSError):
+                                streams.append(socket.create_connection(("127.0.0.11", 53), 0.1))
+                for stream in streams:
+                    stream.close()
+
+            netns.inside(fd, work)
+
+        thread = threading.Thread(target=flood)
+        thread.start()
+        try:
+            for _ in range(5):
+                start = time.monotonic()
+                assert net.address(flooder) in resolve(world, victim, "flooder")
+                assert time.monotonic() - start < 2
+        finally:
+            stop.set()
+            thread.join()
+            os.close(fd)
+        assert net.address(victim) in resolve(world, flooder, "victim")
+
+
 def test_a_firewall_in_the_way_is_told_of(world: World) -> None:
     """In a name of our own, and without a hook where packets of others pass: what is judged is what it says."""
     networks = world.engine.networks

@@ -119,6 +119,7 @@ class _Sandbox:
     fd: int
     joined: Joined
     network: str
+    named: bool  # it asks the embedded resolver
 
 
 class Executor:
@@ -210,7 +211,8 @@ class Executor:
         on_host = self._network_mode(step) == "host"
         gateway = endpoints[0].gateway if endpoints else ("127.0.0.1" if on_host else "")
         hosts = etcfiles.hosts(hostname, "", endpoints, step.extra_hosts, host_gateway=gateway)
-        resolver = etcfiles.resolv_conf((), (), (), host_network=on_host)
+        named = sandbox is not None and sandbox.named
+        resolver = etcfiles.resolv_conf((), (), (), host_network=on_host, names=named)
         etc = etcfiles.write(
             directory, (("hosts", hosts), ("hostname", hostname + "\n"), ("resolv.conf", resolver))
         )
@@ -275,13 +277,21 @@ class Executor:
         fd = self._rooms.kernel_networks().sandbox()
         try:
             asked = {} if network == "none" else {network: Endpoint()}
-            return _Sandbox(identifier, fd, self._rooms.networks.join(identifier, fd, asked), network)
+            networks = self._rooms.networks
+            joined = networks.join(identifier, fd, asked)
+            try:
+                named = networks.naming.lend(identifier, fd, joined.endpoints)
+            except BaseException:
+                networks.leave(identifier, joined)
+                raise
+            return _Sandbox(identifier, fd, joined, network, named)
         except BaseException:
             os.close(fd)
             raise
 
     def _drop(self, sandbox: _Sandbox) -> None:
         os.close(sandbox.fd)
+        self._rooms.networks.naming.close(sandbox.id)
         self._rooms.networks.leave(sandbox.id, sandbox.joined)
 
     def close(self) -> None:

@@ -65,9 +65,7 @@ class Naming:
         """
         if record.host.network_mode.startswith("container:"):
             return False  # it has the other one's files and sockets
-        if any(state.network_name != "bridge" for state in endpoints):
-            return True
-        return bool(endpoints) and not record.host.dns and etcfiles.host_has_only_loopback()
+        return _uses(endpoints, record.host.dns)
 
     def sockets(self, netns: int) -> Sockets:
         """The resolver's sockets in a container's namespace; the caller closes them."""
@@ -84,6 +82,18 @@ class Naming:
         self._door().put(
             record.id, _places(record, endpoints), _outward(endpoints), record.host.dns, sockets, pid
         )
+
+    def lend(self, sandbox_id: str, netns: int, endpoints: Sequence[EndpointState]) -> bool:
+        """A sandbox of this process's own, such as a build's, asks like a container and is called nothing."""
+        if not _uses(endpoints, ()):
+            return False
+        sockets = self.sockets(netns)
+        try:
+            places = _places(None, endpoints)
+            self._door().put(sandbox_id, places, _outward(endpoints), (), sockets, os.getpid())
+        finally:
+            sockets.close()
+        return True
 
     def update(self, entry: Entry, endpoints: Sequence[EndpointState] | None = None) -> None:
         """Its name or its networks have changed while it runs; where need be it gets sockets now."""
@@ -155,7 +165,13 @@ class Naming:
             sockets.close()
 
 
-def _places(record: Record, endpoints: Iterable[EndpointState]) -> list[Named]:
+def _uses(endpoints: Sequence[EndpointState], dns: Sequence[str]) -> bool:
+    if any(state.network_name != "bridge" for state in endpoints):
+        return True
+    return bool(endpoints) and not dns and etcfiles.host_has_only_loopback()
+
+
+def _places(record: Record | None, endpoints: Iterable[EndpointState]) -> list[Named]:
     """What the resolver is told; of the default network nothing, whose containers have no names for each other."""
     from lading.network.dns.door import Named
 
@@ -174,7 +190,7 @@ def _places(record: Record, endpoints: Iterable[EndpointState]) -> list[Named]:
                 state.network_name,
                 tuple(address for address, _ in pairs),
                 tuple(f"{address}/{prefix}" for address, prefix in pairs),
-                names_of(record, state),
+                names_of(record, state) if record is not None else (),
             )
         )
     return found
