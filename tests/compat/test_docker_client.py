@@ -153,7 +153,8 @@ def test_run_gives_output_input_and_exit_code(docker: Docker) -> None:
 
 
 def test_run_of_what_is_not_there(docker: Docker) -> None:
-    assert docker.run("run", "--rm", "--net", "none", "bb", "nosuch").returncode == 127
+    done = docker.run("run", "--rm", "--net", "none", "bb", "nosuch")
+    assert done.returncode == 127 and done.stderr.count(b"not found in $PATH") == 1, done
     assert docker.run("run", "--rm", "--net", "none", "bb", "/etc").returncode == 126
     done = docker.run("run", "--rm", "nosuchimage:1", "true")
     assert done.returncode == 125

@@ -299,7 +299,9 @@ class Lifecycle:
             os.close(attachment.fd)
         entry.pending = []
         self.starter.say(entry, "destroy")
-        answer = Finished(entry.history.exit_code, entry.history.error, entry.history.hint)
+        # Why it never ran is the answer to its start; a waiter would tell it a second time.
+        error = entry.history.error if entry.history.started_ns else ""
+        answer = Finished(entry.history.exit_code, error, entry.history.hint)
         for future in (*entry.gone, *entry.next_exit):
             if not future.done():
                 future.set_result(answer)
