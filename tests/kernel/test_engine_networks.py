@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from engine_world import BUSYBOX, World, engine_at, eventually, paths_below
 
-from lading.base.errors import Conflict, Denied, Invalid, Unsupported
+from lading.base.errors import Conflict, Denied, Invalid, Unavailable, Unsupported
 from lading.base.paths import Paths
 from lading.engine.model import Config, CreateRequest, Endpoint, HostConfig, PortBinding, Rate
 from lading.engine.segments import Pools
@@ -363,6 +363,28 @@ def test_the_default_route_follows_connect_and_disconnect(world: World) -> None:
         assert "eth" not in world.exec(one, "ip", "addr")[1]
         world.engine.networks.connect("closed", one)
         assert resolve(world, one, "one.closed")
+
+
+def test_a_connect_that_fails_half_way_changes_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with network(world, "first") as net, network(world, "second"):
+        one = net.up("one")
+        engine = world.engine
+        before = engine.containers.inspect(one)
+        route = world.exec(one, "busybox", "ip", "route")[1]
+
+        def fails(*_: object) -> None:
+            monkeypatch.undo()
+            raise Unavailable("no resolver")
+
+        monkeypatch.setattr(engine.networks.naming, "update", fails)
+        with pytest.raises(Unavailable):
+            engine.networks.connect("second", one, Endpoint(gw_priority=9))
+        assert engine.containers.inspect(one).networks == before.networks
+        assert world.exec(one, "busybox", "ip", "route")[1] == route
+        assert "eth1" not in world.exec(one, "ip", "addr")[1] and resolve(world, one, "one")
+        assert not engine.networks.containers("second")
+        engine.networks.connect("second", one)
+        engine.networks.disconnect("second", one)
 
 
 def test_published_ports_follow_the_way_out(world: World) -> None:

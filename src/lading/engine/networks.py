@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lading.base import clock
-from lading.base.errors import Conflict, Denied, Unsupported
+from lading.base.errors import Conflict, Denied, LadingError, Unsupported
 from lading.base.ids import new_id, short
 from lading.engine import filters as filtering
 from lading.engine import segments
@@ -22,6 +23,8 @@ from lading.engine.segments import Network, Pools
 
 if TYPE_CHECKING:
     from lading.engine.roster import Entry
+
+log = logging.getLogger(__name__)
 
 _LOOK_AGAIN = 10.0
 NO_POOLS = Pools()
@@ -171,13 +174,13 @@ class Networks(Joining):
                 host = replace(host, network_mode=network.name)
             networks = {**(entry.record.networks or joined), network.name: endpoint}
             record = replace(entry.record, networks=networks, host=host)
-            before = entry.history
+            before = entry.record
+            self._roster.amend(entry, record)
             try:
                 if entry.running:
                     self._join_running(entry, network, endpoint)
-                self._roster.amend(entry, record)
             except BaseException:
-                self._rejoin(entry, before)
+                self._roster.amend(entry, before)
                 raise
         self._say(network, "connect", entry.id)
 
@@ -198,32 +201,23 @@ class Networks(Joining):
                 )
             except BaseException:
                 self.leave(entry.id, more)
+                try:
+                    self._moved(entry, sandbox, Joined(history.endpoints, history.host_names))
+                except LadingError as e:  # the first failure is the one to tell
+                    log.warning("networks of %s after a failed connect: %s", entry.id[:12], e)
                 raise
 
     def _moved(self, entry: Entry, sandbox: int, now: Joined) -> None:
         """A running container has other interfaces than before: its routes, ports and names follow."""
         history = entry.history
-        way_out, before = outward(now.endpoints), outward(history.endpoints)
-        kernel = self._open()
-        if way_out is not None and way_out != before:
+        way_out, kernel = outward(now.endpoints), self._open()
+        if way_out is not None:
             name = guest_name(now.host_names[now.endpoints.index(way_out)])
             kernel.route(sandbox, name, way_out.gateway, way_out.gateway6)
         if history.ports:
             kernel.publish(entry.id, self.forwards(history.ports, now.endpoints))
         self.naming.update(entry, now.endpoints)
         self._roster.note(entry, replace(history, endpoints=now.endpoints, host_names=now.host_names))
-
-    def _rejoin(self, entry: Entry, before: History) -> None:
-        """A change that failed half way: the row, the ports and the names say what they said."""
-        if entry.history == before or not entry.running:
-            return
-        gone = [i for i, state in enumerate(entry.history.endpoints) if state not in before.endpoints]
-        now = entry.history
-        self._roster.note(entry, before)
-        self.leave(
-            entry.id, Joined(tuple(now.endpoints[i] for i in gone), tuple(now.host_names[i] for i in gone))
-        )
-        self.naming.update(entry)
 
     @contextmanager
     def _sandbox(self, entry: Entry) -> Iterator[int]:
