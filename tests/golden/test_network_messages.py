@@ -13,7 +13,7 @@ import sys
 
 import pytest
 
-from lading.linux import netlink, netlink_conntrack, netlink_nft, netlink_route
+from lading.linux import netlink, netlink_conntrack, netlink_nft, netlink_route, netlink_tc
 
 pytestmark = pytest.mark.skipif(sys.byteorder != "little", reason="these bytes are a little-endian machine's")
 
@@ -183,3 +183,37 @@ def test_a_tracked_connection_is_read_and_named_again() -> None:
     assert netlink_conntrack.destination_of(body) == (17, b"\x7f\0\0\x02", 8080)
     message = netlink_conntrack.forget(body)
     assert (message.kind, message.body) == (0x0102, spelled("02 00 0000") + netlink.nested(1, original))
+
+
+def test_a_token_bucket() -> None:
+    message = netlink_tc.token_bucket(3, 1_000_000, 20_000, 120_000)
+    assert (message.kind, message.flags) == (36, 0x500)  # RTM_NEWQDISC, NLM_F_CREATE|NLM_F_REPLACE
+    assert message.body == spelled(
+        """
+        00 000000 03000000 00000000 ffffffff 00000000  # tcm_ifindex 3, tcm_parent TC_H_ROOT
+        0800 0100 74626600                             # TCA_KIND "tbf"
+        3400 0280                                      # TCA_OPTIONS, nested
+        2800 0100                                      # TCA_TBF_PARMS
+          00 01 0000 0000 0000 40420f00                # tc_ratespec: Ethernet, rate
+          00 00 0000 0000 0000 00000000                # no peak rate
+          c0d40100 00000000 00000000                   # limit, buffer, mtu
+        0800 0600 204e0000                             # TCA_TBF_BURST
+        """
+    )
+
+
+def test_a_rate_beyond_32_bits() -> None:
+    body = netlink_tc.token_bucket(3, 1 << 33, 1, 1).body
+    assert netlink.attr(4, (1 << 33).to_bytes(8, "little")) in body  # TCA_TBF_RATE64
+    assert bytes.fromhex("ffffffff") in body[20:]
+
+
+def test_packets_turned_to_another_interface() -> None:
+    message = netlink_tc.redirect(3, 9)
+    assert message.kind == 44  # RTM_NEWTFILTER
+    assert message.body[:20] == spelled("00 000000 03000000 00000000 0000ffff 00030100")  # prio 1, ETH_P_ALL
+    assert netlink.text(1, "u32") in message.body and netlink.text(1, "mirred") in message.body
+    mirred = spelled(
+        "00000000 00000000 04000000 00000000 00000000 01000000 09000000"
+    )  # stolen, redirect, to 9
+    assert netlink.attr(2, mirred) in message.body
