@@ -62,6 +62,21 @@ def test_a_container_that_fills_the_disk_ends_and_can_be_removed(disk: Path) -> 
         assert world.said("echo", "again", name=f"name{len(made)}") == "again\n"
 
 
+def test_a_start_on_a_full_disk_is_refused_and_works_later(disk: Path) -> None:
+    paths = paths_below(disk)
+    with engine_at(paths) as engine:
+        world = World(engine, paths)
+        identifier = world.create("true")
+        fill(disk)
+        with pytest.raises(Unavailable, match="No space left on device"):
+            engine.containers.start(identifier)
+        assert os.listdir(f"{paths.run}/c") == []
+        os.unlink(disk / "filler")
+        end = engine.containers.wait(identifier, "next-exit")
+        engine.containers.start(identifier)
+        assert end.result(30).code == 0
+
+
 def test_a_daemon_starts_on_a_full_disk_and_removes(disk: Path) -> None:
     paths = paths_below(disk)
     with engine_at(paths) as engine:

@@ -205,6 +205,26 @@ def test_the_last_image_leaves_an_empty_store(store: Store) -> None:
     assert store.snapshots.keys() == []
 
 
+def test_what_a_broken_build_left_goes_with_the_image_below(store: Store) -> None:
+    image = store.image("app", "a")
+    store.snapshots.prepare("step", store.images.unpack(image))
+    store.snapshots.commit("step", digest.of(b"no row speaks of this one"))
+    store.images.remove(image.id)
+    assert store.snapshots.keys() == []
+
+
+def test_a_young_snapshot_spares_what_it_stands_on(store: Store) -> None:
+    image = store.image("app", "a")
+    below = store.images.unpack(image)
+    with store.images.leases.hold():
+        store.snapshots.prepare("step", below)
+        store.snapshots.commit("step", digest.of(b"a build is about to speak of this one"))
+        store.images.remove(image.id)
+        assert len(store.snapshots.keys()) == 2
+    store.images.sweep()
+    assert store.snapshots.keys() == []
+
+
 def test_a_container_keeps_the_snapshots_it_stands_on(store: Store) -> None:
     image = store.image("app", "a")
     store.snapshots.prepare("container", store.images.unpack(image))

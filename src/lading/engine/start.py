@@ -6,6 +6,7 @@ volumes, spec, process, rules, row. Verbs and their checks are in containers.py;
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lading.base import clock
-from lading.base.errors import Conflict, Invalid, LadingError
+from lading.base.errors import Conflict, Invalid, LadingError, Unavailable
 from lading.engine import binds, compose, etcfiles, restart, shm, spec, stubs
 from lading.engine.health import Probe, wants_probe
 from lading.engine.joining import Joined, outward, wanted_networks
@@ -108,8 +109,9 @@ class Starter:
                 rooms.runtime.start(record.id)
                 undo.pop_all()
             except BaseException as e:
-                self._failed(entry, before, e)
-                raise
+                error = _translated(e)
+                self._failed(entry, before, error)
+                raise error from (None if error is e else e)
         self.follow(entry)
         if wants_probe(record.config.healthcheck):
             entry.probe = Probe(rooms, entry)
@@ -359,6 +361,17 @@ def _close_sockets(attached: Future[Sockets | None]) -> None:
     """The start has failed: wait for the interfaces, which `leave` can then take away."""
     if attached.exception() is None and (sockets := attached.result()) is not None:
         sockets.close()
+
+
+def _translated(error: BaseException) -> BaseException:
+    """A disk that takes no file (/etc/hosts of a container, say) is no defect of ours."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return Unavailable(
+            "the container's files cannot be written",
+            why=f"{error.filename}: {error.strerror}.",
+            hint="Make room, with `lading system prune` for one.",
+        )
+    return error
 
 
 def log_path(directory: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lading.base import clock, errors
@@ -21,7 +21,7 @@ from lading.image.mutate import Draft
 from lading.store.blobs import Blobs
 from lading.store.database import Database, Row
 from lading.store.leases import Leases
-from lading.store.snapshots import Snapshotter
+from lading.store.snapshots import Info, Snapshotter
 
 _DDL = """
 CREATE TABLE images (manifest_digest TEXT PRIMARY KEY, id TEXT NOT NULL, size INTEGER NOT NULL, created_ns
@@ -320,12 +320,10 @@ class Images:
             marked = self._marks()
             deleted = []
             reclaimed = 0
-            for key, created_ns in self._loose_snapshots(marked):
-                young = horizon is not None and created_ns >= horizon
-                if not young and (candidates is None or key in candidates):
-                    reclaimed += self.snapshots.usage(key).bytes
-                    self.snapshots.remove(key)
-                    deleted.append(key)
+            for info in _removable(self._loose_snapshots(marked), candidates, horizon):
+                reclaimed += self.snapshots.usage(info.key).bytes
+                self.snapshots.remove(info.key)
+                deleted.append(info.key)
             for digest in self.blobs.list() if candidates is None else sorted(candidates):
                 if digest in marked or (horizon is not None and self.blobs.modified_ns(digest) >= horizon):
                     continue
@@ -352,7 +350,7 @@ class Images:
             marked.update(chain.ids(conf.diff_ids))
         return marked
 
-    def _loose_snapshots(self, marked: set[str]) -> Iterator[tuple[str, int]]:
+    def _loose_snapshots(self, marked: set[str]) -> Sequence[Info]:
         """Committed snapshots that are not marked and on which nothing marked or active stands; children
         first."""
         infos = {info.key: info for info in self.snapshots.infos()}
@@ -364,4 +362,20 @@ class Images:
             while key is not None and key not in needed:
                 needed.add(key)
                 key = infos[key].parent if key in infos else None
-        return ((info.key, info.created_ns) for info in reversed(infos.values()) if info.key not in needed)
+        return [info for info in reversed(infos.values()) if info.key not in needed]
+
+
+def _removable(loose: Sequence[Info], candidates: set[str] | None, horizon: int | None) -> Iterator[Info]:
+    """Of loose snapshots, children first, those to remove: candidates with all that stands on them, but for what a
+    lease spares for its youth and what that stands on."""
+    wanted = None if candidates is None else set(candidates)
+    if wanted is not None:
+        for info in reversed(loose):
+            if info.parent in wanted:
+                wanted.add(info.key)
+    spared: set[str | None] = set()
+    for info in loose:
+        if info.key in spared or (horizon is not None and info.created_ns >= horizon):
+            spared.add(info.parent)
+        elif wanted is None or info.key in wanted:
+            yield info
