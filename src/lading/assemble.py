@@ -255,6 +255,11 @@ def _open_networks(run_dir: str, entered: Entered | None) -> network.Networks:
 def _add_builder(engine: Assembled, rooms: Rooms) -> None:
     """The build room, given the engine's executor, loaded when it is needed."""
 
+    def fetch(name: str, platform: str, access: object) -> object:
+        from lading.engine.access import Access
+
+        return engine.registry.pull(name, platform, access=access if isinstance(access, Access) else None)
+
     def make_builder() -> Builder:
         from lading.build.solve import Builder
 
@@ -266,6 +271,7 @@ def _add_builder(engine: Assembled, rooms: Rooms) -> None:
             rooms.db,
             engine.executor,
             caches=f"{rooms.paths.root}/caches",
+            fetch=fetch,
         )
 
     def make_base(name: str, progress: Callable[[str], None]) -> str:

@@ -156,7 +156,7 @@ def test_run_of_what_is_not_there(docker: Docker) -> None:
     done = docker.run("run", "--rm", "--net", "none", "bb", "nosuch")
     assert done.returncode == 127 and done.stderr.count(b"not found in $PATH") == 1, done
     assert docker.run("run", "--rm", "--net", "none", "bb", "/etc").returncode == 126
-    done = docker.run("run", "--rm", "nosuchimage:1", "true")
+    done = docker.run("run", "--rm", "127.0.0.1:1/nosuchimage:1", "true")  # nobody listens there
     assert done.returncode == 125
     assert b"lading" in done.stderr
     assert docker("ps", "-aq") == ""

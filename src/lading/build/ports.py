@@ -105,3 +105,12 @@ class Executor(Protocol):
 
         "" when the host has nothing beyond the distribution's defaults: automatic host trust is then off.
         """
+
+
+class Fetch(Protocol):
+    """Brings a base image into the store; the engine implements it over the registries."""
+
+    def __call__(self, name: str, platform: str, access: object) -> object:
+        """Pull `name` for `platform` (os/arch[/variant]); `access` is the request's. A LadingError when it fails,
+        Unavailable when no registry answers.
+        """

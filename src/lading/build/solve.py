@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from lading.base import clock as clocks
-from lading.base.errors import Conflict, Invalid, NotFound, Unsupported
+from lading.base.errors import Conflict, Invalid, NotFound
 from lading.base.ids import new_id
 from lading.build import context as contexts
 from lading.build import graph, mounts, variables
+from lading.build.bases import Bases
 from lading.build.cache import Cache, Record, Usage
 from lading.build.cache import key as cache_key
 from lading.build.contents import Contents
@@ -26,7 +27,7 @@ from lading.build.dockerfile import instructions as ins
 from lading.build.dockerfile.words import duration
 from lading.build.graph import Graph, Node
 from lading.build.layers import Layers
-from lading.build.ports import Executor
+from lading.build.ports import Executor, Fetch
 from lading.build.progress import Finished, Notice, Progress
 from lading.build.request import BuildRequest
 from lading.build.stage import StageBuild
@@ -64,6 +65,7 @@ class Builder:
         clock: Callable[[], int] = clocks.now_ns,
         *,
         caches: str = "",
+        fetch: Fetch | None = None,
     ) -> None:
         self._images = images
         self._blobs = blobs
@@ -73,6 +75,7 @@ class Builder:
         self._executor = executor
         self._clock = clock
         self._caches = mounts.Caches(caches)
+        self._fetch = fetch
         self._cache = Cache(db, blobs, snapshotter, leases)
         self._contents = Contents(db)
         db.ensure("builds", _DDL)
@@ -113,8 +116,8 @@ class Builder:
             report(
                 Notice(f"Host trust is on: RUN steps see {trust or 'the resolver and proxies of this host'}.")
             )
-        if request.pull:
-            report(Notice("Base images come from the store: this version pulls none.", "warning"))
+        if request.pull and self._fetch is None:
+            report(Notice("Base images come from the store: there is no registry client here.", "warning"))
         counter = itertools.count(1)
         epoch = _epoch(request)
         layers = Layers(
@@ -142,35 +145,24 @@ class Builder:
         )
         for argument in dockerfile.arguments:
             scope.declare(argument)
-        plan = graph.plan(dockerfile, wanted, scope, platform, self._base)
+        base = Bases(self._images, self._fetch, work).find
+        plan = graph.plan(dockerfile, wanted, scope, platform, base)
         work.total = plan.total
         work.hold(*(node.base.manifest_digest for node in plan.nodes if isinstance(node.base, Image)))
         done: dict[int, State] = {}
         for node in plan.nodes:
-            done[node.stage.index] = self._stage(node, dockerfile, scope, work, done)
+            done[node.stage.index] = self._stage(node, dockerfile, scope, work, done, base)
         self._warn(request, scope, plan, work)
         return done[wanted]
 
-    def _base(self, name: str, platform: Platform) -> Image:
-        """The image that FROM or --from names, for the platform."""
-        try:
-            image = self._images.get(name)
-        except NotFound as error:
-            raise NotFound(
-                f"the base image {name[:200]} is not in the store",
-                hint=error.hint
-                or f"Make it with `lading bootstrap {name[:200]}`, or load it with `lading load`.",
-            ) from None
-        config = image.config
-        if (config.os, config.architecture) != (platform.os, platform.architecture):
-            raise Unsupported(
-                f"the image {name[:200]} is for {config.os}/{config.architecture}, not for {platform}",
-                hint="Use an image for this platform.",
-            )
-        return image
-
     def _stage(
-        self, node: Node, dockerfile: Dockerfile, scope: variables.Globals, work: Work, done: dict[int, State]
+        self,
+        node: Node,
+        dockerfile: Dockerfile,
+        scope: variables.Globals,
+        work: Work,
+        done: dict[int, State],
+        base: Callable[[str, Platform], Image],
     ) -> State:
         text = node.stage.base.text if "$" not in node.stage.base.text else f"FROM {node.base_name}"
         with work.vertex(text, node.label) as mark:
@@ -182,7 +174,7 @@ class Builder:
             index = graph.stage_index(dockerfile.stages, name, node.stage.index)
             if index is not None:
                 return f"the stage {name}", done[index]
-            image = self._base(name, node.platform)
+            image = base(name, node.platform)
             work.hold(image.manifest_digest)
             return f"the image {name}", from_image(image, variables.Scope(scope))
 

@@ -10,6 +10,7 @@ from lading.cli.flags import Flags, UsageError, Verb
 from lading.cli.values import hosts, pairs, ulimits
 from lading.client.http import CHUNK
 from lading.client.wire import dumps
+from lading.registry.client import authfiles
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -189,13 +190,15 @@ def _chain(head: bytes, fd: int) -> Iterator[bytes]:
 
 def _events(context: Context, source: Source, query: dict[str, Any]) -> Iterator[Any]:
     """The build's events. A daemon that may not read our directory is sent it as a tar."""
+    known = _credentials(context)
+    text_headers, tar_headers = {**_TEXT, **known}, {**TAR, **known}
     if source.dockerfile:
         query["dockerfile"] = source.dockerfile
     if source.body is not None:
-        yield from context.client.lines("POST", "/build", query, source.body, TAR)
+        yield from context.client.lines("POST", "/build", query, source.body, tar_headers)
         return
     if source.directory and not context.host.startswith(("tcp://", "http://")):
-        text, headers = (source.text, _TEXT) if source.text is not None else (None, None)
+        text, headers = (source.text, text_headers) if source.text is not None else (None, known)
         try:
             yield from context.client.lines(
                 "POST", "/build", {**query, "contextdir": source.directory}, text, headers
@@ -205,7 +208,7 @@ def _events(context: Context, source: Source, query: dict[str, Any]) -> Iterator
             if getattr(error, "status", 0) != 403:
                 raise
     if not source.directory:
-        yield from context.client.lines("POST", "/build", query, source.text, _TEXT)
+        yield from context.client.lines("POST", "/build", query, source.text, text_headers)
         return
     from lading.cli.buildcontext import archive
 
@@ -213,8 +216,17 @@ def _events(context: Context, source: Source, query: dict[str, Any]) -> Iterator
     if source.text is not None:
         name = query["dockerfile"] = f".dockerfile.{os.urandom(8).hex()}"
     yield from context.client.lines(
-        "POST", "/build", query, archive(source.directory, name, source.text), TAR
+        "POST", "/build", query, archive(source.directory, name, source.text), tar_headers
     )
+
+
+def _credentials(context: Context) -> dict[str, str]:
+    """The user's credentials, for the base images that the daemon may have to pull."""
+    if not authfiles.present(context.environ):
+        return {}
+    from lading.cli.registries import config_header
+
+    return config_header(context)
 
 
 def _watch(context: Context, events: Iterable[Any], mode: str) -> str:

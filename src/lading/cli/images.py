@@ -1,4 +1,4 @@
-"""Verbs of images: images, rmi, tag, history, pull, commit. Owns their tables."""
+"""Verbs of images: images, rmi, tag, history, commit. Owns their tables."""
 
 from __future__ import annotations
 
@@ -174,18 +174,6 @@ def _history(context: Context, flags: Flags) -> int:
     return 0
 
 
-def pull(context: Context, image: str, platform: str = "", *, quiet: bool, out: Output) -> None:
-    """POST /images/create with its progress on `out`; the daemon's refusal is the error."""
-    if "@" in image:
-        query: dict[str, Any] = {"fromImage": image.partition("@")[0], "tag": image.partition("@")[2]}
-    else:
-        repository, tag = split_reference(image)
-        query = {"fromImage": repository, "tag": tag or "latest"}
-    query["platform"] = platform
-    for event in context.client.lines("POST", "/images/create", query):
-        report(event, out, quiet)
-
-
 def report(event: Any, out: Output, quiet: bool) -> None:
     """One line of a progress stream: its error raised, its status shown."""
     if not isinstance(event, dict):
@@ -200,15 +188,6 @@ def report(event: Any, out: Output, quiet: bool) -> None:
         identifier = event.get("id")
         out.line(f"{identifier}: {event['status']}" if identifier else str(event["status"]))
     out.flush()
-
-
-def _pull(context: Context, flags: Flags) -> int:
-    if flags.on("all-tags"):
-        raise UsageError("--all-tags is not supported", hint="Name the tags one by one.")
-    pull(context, flags.args[0], flags.text("platform"), quiet=flags.on("quiet"), out=context.out)
-    if flags.on("quiet"):
-        context.out.line(flags.args[0])
-    return 0
 
 
 def _commit(context: Context, flags: Flags) -> int:
@@ -260,18 +239,6 @@ HISTORY = Verb(
         ("quiet", "q", "bool", "Only show image IDs"),
     ),
     _history,
-    least=1,
-    most=1,
-)
-PULL = Verb(
-    "pull [OPTIONS] NAME[:TAG|@DIGEST]",
-    (
-        ("all-tags", "a", "bool", "Download all tagged images in the repository"),
-        ("disable-content-trust", "", "bool", ""),
-        ("platform", "", "string", "Set platform if server is multi-platform capable"),
-        ("quiet", "q", "bool", "Suppress verbose output"),
-    ),
-    _pull,
     least=1,
     most=1,
 )

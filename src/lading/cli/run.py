@@ -109,7 +109,7 @@ def tagged(image: str) -> str:
 
 def fetch(context: Context, flags: Flags, image: str) -> None:
     """POST /images/create; its failure is the daemon's own advice."""
-    from lading.cli.images import pull
+    from lading.cli.registries import pull
 
     pull(context, image, flags.text("platform"), quiet=flags.on("quiet"), out=context.err)
 

@@ -38,3 +38,12 @@ class Access:
         if found is None and domain == reference.DEFAULT_DOMAIN:
             found = self.auths.get(HUB_KEY, self.auths.get("index.docker.io"))
         return found
+
+
+def domain_of(address: str) -> str:
+    """The registry that a server address of a log-in means: `https://index.docker.io/v1/`, `host:port`, a URL."""
+    bare = address.partition("://")[2] or address
+    bare = bare.partition("/")[0]
+    if bare in ("", "index.docker.io", "registry-1.docker.io"):
+        return reference.DEFAULT_DOMAIN
+    return reference.parse(f"{bare}/x").domain if "." in bare or ":" in bare or bare == "localhost" else bare

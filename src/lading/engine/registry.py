@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lading.base.errors import Invalid, LadingError, NotFound, Unauthenticated
-from lading.engine.access import Access
+from lading.engine.access import Access, domain_of
 from lading.image import reference
 from lading.image.manifest import Manifest
 from lading.image.reference import Reference
@@ -196,12 +196,3 @@ class Registry:
                 for one in platforms
             ],
         }  # fmt: skip
-
-
-def domain_of(address: str) -> str:
-    """The registry that a server address of a log-in means: `https://index.docker.io/v1/`, `host:port`, a URL."""
-    bare = address.partition("://")[2] or address
-    bare = bare.partition("/")[0]
-    if bare in ("", "index.docker.io", "registry-1.docker.io"):
-        return reference.DEFAULT_DOMAIN
-    return reference.parse(f"{bare}/x").domain if "." in bare or ":" in bare or bare == "localhost" else bare

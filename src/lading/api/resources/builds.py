@@ -16,6 +16,7 @@ from lading.api.exchange import Exchange, Output
 from lading.api.fields import Fields
 from lading.api.ports import Engine
 from lading.api.render.builds import Classic
+from lading.api.resources import registries
 from lading.api.router import Route
 from lading.api.stream import error_line
 from lading.base.errors import Denied, Invalid, LadingError, Unsupported
@@ -23,6 +24,7 @@ from lading.build.context import received
 from lading.build.ports import Limits
 from lading.build.progress import Progress, to_json
 from lading.build.request import BuildRequest
+from lading.engine.access import Access
 from lading.http.connection import ClientGone
 
 _DOCKERFILE_LIMIT = 1 << 20
@@ -30,8 +32,9 @@ _DOCKERFILE_LIMIT = 1 << 20
 
 def build(engine: Engine, x: Exchange) -> None:
     _check(x)
-    gone = threading.Event()
-    with x.hangups.watch(x.connection.sock, gone.set), _request(engine, x, gone) as request:
+    access = registries.carried(x)
+    gone = access.cancelled
+    with x.hangups.watch(x.connection.sock, access.cancel), _request(engine, x, access) as request:
         report = _Report(x.stream("application/json"), gone, x.text("progress") == "vertex", x.flag("q"))
         try:
             image = engine.builder.build(request, report)
@@ -102,7 +105,7 @@ def _build_args(x: Exchange) -> dict[str, str | None]:
 
 
 @contextlib.contextmanager
-def _request(engine: Engine, x: Exchange, gone: threading.Event) -> Iterator[BuildRequest]:
+def _request(engine: Engine, x: Exchange, access: Access) -> Iterator[BuildRequest]:
     """The request; a context that came as a tar lies unpacked in the scratch directory while inside."""
     labels = _mapping(x, "labels")
     common: dict[str, Any] = {
@@ -118,7 +121,8 @@ def _request(engine: Engine, x: Exchange, gone: threading.Event) -> Iterator[Bui
         "network_mode": x.text("networkmode") or "default",
         "extra_hosts": tuple(host for host in x.texts("extrahosts") if host),
         "limits": _limits(x),
-        "cancelled": gone.is_set,
+        "cancelled": access.cancelled.is_set,
+        "access": access,
     }
     if x.text("compression"):
         common["compression"] = x.text("compression")

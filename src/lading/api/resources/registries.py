@@ -64,13 +64,18 @@ def _config(said: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-@contextlib.contextmanager
-def access(x: Exchange, domain: str = "") -> Iterator[Access]:
-    """The request's credentials; the transfer ends when the client hangs up."""
+def carried(x: Exchange, domain: str = "") -> Access:
+    """The request's credentials; those of X-Registry-Auth are for `domain`."""
     auths = {key: _config(fields.mapping(value, "an entry")) for key, value in _decoded(x, _CONFIG).items()}
     if domain and (one := _config(_decoded(x, _AUTH))):
         auths[domain] = one
-    found = Access(auths)
+    return Access(auths)
+
+
+@contextlib.contextmanager
+def access(x: Exchange, domain: str = "") -> Iterator[Access]:
+    """The same, for a transfer that ends when the client hangs up."""
+    found = carried(x, domain)
     with x.hangups.watch(x.connection.sock, found.cancel):
         try:
             yield found
