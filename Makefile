@@ -31,7 +31,8 @@ demo: install
 	@bash examples/demo.sh
 
 test-tools: .venv/.tested
-	@bash examples/lib/packages.sh mmdebstrap=mmdebstrap busybox=busybox-static ip=iproute2 nft=nftables
+	@bash examples/lib/packages.sh mmdebstrap=mmdebstrap busybox=busybox-static ip=iproute2 nft=nftables newuidmap=uidmap pasta=passt \
+		slirp4netns=slirp4netns
 
 lint: .venv/.tested
 	$(BIN)/ruff check src tests bench examples

@@ -98,7 +98,9 @@ class Inside:
     def unpublish(self, id: str) -> None:
         try:
             self._entered.ask(("withdraw", id))
-        except Unavailable as error:  # without a keeper the port is free already, and an end must come to its end
+        except (
+            Unavailable
+        ) as error:  # without a keeper the port is free already, and an end must come to its end
             log.warning("ports of %s: %s", id[:12], error)
         self._threads.submit(self._room.unpublish, id).result()
 

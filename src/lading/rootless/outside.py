@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from lading.linux import netns, process
 
 TAP = "tap0"
+_CHOICE = "LADING_ROOTLESS_NET"
 _TUN = "/dev/net/tun"
 _PATIENCE = 6.0
 _MTU = "65520"
@@ -35,7 +36,7 @@ def command(program: str, netns_path: str) -> list[str]:
 
 def find(environ: Mapping[str, str]) -> list[str]:
     """The programs that are there, the better one first. LADING_ROOTLESS_NET=none|pasta|slirp4netns chooses."""
-    chosen = environ.get("LADING_ROOTLESS_NET", "")
+    chosen = environ.get(_CHOICE, "")
     names = ("pasta", "slirp4netns") if not chosen else (chosen,)
     folders = [*(environ.get("PATH") or "").split(":"), "/usr/bin", "/usr/local/bin"]
     found = []
@@ -54,7 +55,9 @@ class Way:
         self.name = ""
         self._process: subprocess.Popen[bytes] | None = None
         programs = find(environ)
-        failed = ["neither pasta nor slirp4netns is installed"] if not programs else []
+        chosen = environ.get(_CHOICE, "")
+        lacking = f"{_CHOICE} is {chosen}" if chosen else "neither pasta nor slirp4netns is installed"
+        failed = [] if programs else [lacking]
         if programs and not os.access(_TUN, os.R_OK | os.W_OK):
             programs, failed = [], [f"{_TUN} is not this user's to open"]
         for program in programs:

@@ -60,6 +60,8 @@ class Ports:
         for forward, sock in forwards:
             sock.setblocking(False)
             if forward.protocol == "tcp":
+                # Its connections inherit this; without it what is left of them (TIME_WAIT) keeps the port for a minute.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 sock.listen(_BACKLOG)
             serve = self._accept if forward.protocol == "tcp" else self._datagrams
             tasks.append(self._loop.create_task(serve(sock, forward)))
