@@ -74,6 +74,26 @@ def target(path: str, text: str = "") -> str:
     return clean
 
 
+_OVER_PROC = frozenset(
+    f"/proc/{name}"
+    for name in ("cpuinfo", "diskstats", "loadavg", "meminfo", "slabinfo", "stat", "swaps", "uptime")
+)
+"""What lxcfs(1) shows with a container's own numbers."""
+
+
+def not_procfs(path: str, source: str = "") -> None:
+    """Nothing but procfs may lie at /proc: whoever reads or writes there trusts that the kernel answers
+    (CVE-2019-16884, CVE-2019-19921)."""
+    if path != "/proc" and not path.startswith("/proc/"):
+        return
+    if path not in _OVER_PROC and source != "/proc" and not source.startswith("/proc/"):
+        raise Invalid(
+            f'invalid mount target "{path}"',
+            why="Inside /proc only the kernel's own files may be seen.",
+            hint=f"Allowed there are binds of the host's /proc, and {', '.join(sorted(_OVER_PROC))}.",
+        )
+
+
 def volume_name(name: str) -> bool:
     """Docker's rule: a letter or digit, then letters, digits, '_', '.', '-'; two characters at least."""
     plain = name.replace("_", "a").replace(".", "a").replace("-", "a")
@@ -138,6 +158,8 @@ def merge(
     for path in image_volumes:
         clean = target(path)
         asked.setdefault(clean, Mount(type="volume", target=clean))
+    for mount in asked.values():
+        not_procfs(mount.target, mount.source if mount.type == "bind" else "")
     return tuple(sorted(asked.values(), key=lambda mount: (mount.target.count("/"), mount.target)))
 
 

@@ -9,9 +9,10 @@ import functools
 import os
 import resource
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from lading.base.errors import Conflict, Invalid
+from lading.base.errors import Conflict, Invalid, Unsupported
 from lading.engine import caps, devices, resources, security, spec, users
 from lading.engine.model import HostConfig, Mount
 from lading.engine.record import Record
@@ -43,6 +44,8 @@ def namespaces(host: HostConfig, pid_of: PidOf) -> dict[str, str]:
         found["network"] = ""
     if host.cgroupns_mode != "host" and not (host.privileged and not host.cgroupns_mode):
         found["cgroup"] = ""
+    if has_time_namespaces():
+        found["time"] = ""
     if host.userns_mode == "private":
         found["user"] = ""
     return found
@@ -139,16 +142,15 @@ def plan(
         domainname=config.domainname,
         caps=allowed,
         no_new_privileges=asked.no_new_privileges,
-        apparmor=asked.apparmor,
+        apparmor=apparmor(asked.apparmor),
         seccomp=seccomp(asked.seccomp, allowed),
         ulimits=host.ulimits,
         nofile=nofile(),
         oom_score_adj=host.oom_score_adj,
         read_only=host.readonly_rootfs,
         privileged=host.privileged,
-        system_paths=asked.system_paths,
-        masked=host.masked_paths if not host.privileged else (),
-        read_only_paths=host.readonly_paths if not host.privileged else (),
+        masked=masked_paths(host),
+        read_only_paths=read_only_paths(host),
         shm_size=host.shm_size,
         shm_source=shm,
         mounts=binds(record.mounts, volumes),
@@ -164,6 +166,66 @@ def plan(
         device_mounts=tuple(devices.binds(host.devices)) if mapped else (),
         id_mappings=subordinate_ids() if "user" in spaces else (),
     )
+
+
+@functools.cache
+def has_time_namespaces() -> bool:
+    """Whether this kernel has them (time_namespaces(7), Linux 5.6)."""
+    return os.path.exists("/proc/self/ns/time")
+
+
+def apparmor(profile: str) -> str:
+    """The profile to change to; where the kernel has no AppArmor, unconfined is what one is anyway."""
+    if not profile or has_apparmor():
+        return profile
+    if profile == "unconfined":
+        return ""
+    raise Unsupported(
+        f'the AppArmor profile "{profile[:80]}" cannot be applied',
+        why="AppArmor is not on in this kernel.",
+        hint="Leave --security-opt apparmor= out.",
+    )
+
+
+@functools.cache
+def has_apparmor() -> bool:
+    """Whether the kernel enforces AppArmor profiles (apparmor(7))."""
+    try:
+        with open("/sys/module/apparmor/parameters/enabled", encoding="ascii") as file:
+            return file.read(1) == "Y"
+    except OSError:
+        return False
+
+
+@functools.cache
+def _throttles() -> tuple[str, ...]:
+    """Counters of thermal events, from which a neighbour's load can be told, one directory a processor."""
+    root = "/sys/devices/system/cpu"
+    try:
+        names = sorted(name for name in os.listdir(root) if name[:3] == "cpu" and name[3:].isdigit())
+    except OSError:
+        return ()
+    found = (f"{root}/{name}/thermal_throttle" for name in names)
+    return tuple(path for path in found if os.path.isdir(path))
+
+
+def masked_paths(host: HostConfig) -> tuple[str, ...]:
+    """What is covered: the caller's list, else ours; nothing for --privileged and systempaths=unconfined."""
+    if host.privileged or host.masked_paths is not None:
+        return () if host.privileged else host.masked_paths or ()
+    return (*spec.MASKED, *_throttles()) if security.parse(host.security_opt, False).system_paths else ()
+
+
+def read_only_paths(host: HostConfig) -> tuple[str, ...]:
+    """What is read-only, by the same rules."""
+    if host.privileged or host.readonly_paths is not None:
+        return () if host.privileged else host.readonly_paths or ()
+    return spec.READ_ONLY if security.parse(host.security_opt, False).system_paths else ()
+
+
+def shown(host: HostConfig) -> HostConfig:
+    """The same with the paths that are covered and read-only by default, as `inspect` tells them."""
+    return replace(host, masked_paths=masked_paths(host), readonly_paths=read_only_paths(host))
 
 
 def loopback_up(netns: int) -> None:

@@ -42,7 +42,7 @@ _INFINITY = (1 << 64) - 1
 NOFILE = (1024, 524288)
 """A soft limit that select(2) users survive, a hard one that servers can raise to, whatever the daemon inherited."""
 
-_NAMESPACES = ("pid", "network", "ipc", "uts", "mount", "cgroup", "user")
+_NAMESPACES = ("pid", "network", "ipc", "uts", "mount", "cgroup", "time", "user")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import lading
 from lading.base import clock
 from lading.base.errors import LadingError
-from lading.engine import stats, view, volumes
+from lading.engine import compose, stats, view, volumes
 
 if TYPE_CHECKING:
     from lading.engine.rooms import Rooms
@@ -115,12 +115,7 @@ class System:
             "LiveRestoreEnabled": True,
             "Isolation": "",
             "InitBinary": "lading",
-            "SecurityOptions": [
-                "name=seccomp,profile=builtin",
-                "name=cgroupns",
-                "name=no-new-privileges",
-                *(["name=rootless"] if rooms.ordinary else []),
-            ],
+            "SecurityOptions": [*_security(), *(["name=rootless"] if rooms.ordinary else [])],
             "Warnings": [*self._warnings, *self._obstacles()],
             "Socket": rooms.paths.socket,
             "HostTrust": rooms.trust.summary(),
@@ -179,6 +174,15 @@ class System:
 
 def _count(folder: str) -> int:
     return len(os.listdir(folder))
+
+
+def _security() -> list[str]:
+    """What is on in every container that nobody asked to be without."""
+    found = ["name=apparmor"] if compose.has_apparmor() else []
+    if compose.seccomp("", ()) is not None:
+        found.append("name=seccomp,profile=builtin")
+    found += ["name=cgroupns", "name=no-new-privileges"]
+    return [*found, "name=timens"] if compose.has_time_namespaces() else found
 
 
 def _machine_id() -> str:

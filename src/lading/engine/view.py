@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lading.base.errors import Invalid, LadingError
+from lading.engine import compose
 from lading.engine import filters as filtering
 from lading.engine.model import ContainerView, Endpoint, EndpointState, Mount, MountPoint, State
 from lading.engine.record import Record
@@ -64,7 +65,7 @@ def view(rooms: Rooms, entry: Entry, *, size: bool = False) -> ContainerView:
         image_ref=record.image_ref,
         command=record.command,
         config=record.config,
-        host=record.host,
+        host=compose.shown(record.host),
         state=state(rooms, entry),
         mounts=tuple(_mount_point(rooms, mount) for mount in record.mounts),
         networks=history.endpoints if entry.running else _idle_endpoints(rooms, record),

@@ -99,7 +99,7 @@ def mount(value: MountPoint) -> dict[str, Any]:
     return found | {"Mode": value.mode, "RW": value.rw, "Propagation": value.propagation}
 
 
-def endpoint(value: EndpointState) -> dict[str, Any]:
+def endpoint(value: EndpointState, container: str = "") -> dict[str, Any]:
     asked = value.requested
     ipam: dict[str, str] = {}
     if asked.ipv4:
@@ -121,7 +121,7 @@ def endpoint(value: EndpointState) -> dict[str, Any]:
         "IPv6Gateway": value.gateway6,
         "GlobalIPv6Address": value.ipv6,
         "GlobalIPv6PrefixLen": value.prefix6,
-        "DNSNames": strings(value.aliases),
+        "DNSNames": strings((container, *value.aliases) if value.network_name != "bridge" else ()),
     }
 
 
@@ -148,7 +148,7 @@ def _network_settings(view: ContainerView, version: int) -> dict[str, Any]:
         "SandboxID": "",
         "SandboxKey": f"/proc/{view.state.pid}/ns/net" if view.state.pid else "",
         "Ports": _port_map(view) if _is_up(view) else {},
-        "Networks": {item.network_name: endpoint(item) for item in view.networks},
+        "Networks": {item.network_name: endpoint(item, view.name) for item in view.networks},
     }
     if version < 52:  # deprecated since 1.21, gone in 1.52
         first = next((item for item in view.networks if item.network_name == "bridge"), None)
@@ -190,7 +190,7 @@ def inspect(view: ContainerView, version: int) -> dict[str, Any]:
         "Platform": view.platform,
         "MountLabel": "",
         "ProcessLabel": "",
-        "AppArmorProfile": "",
+        "AppArmorProfile": _apparmor(view.host.security_opt),
         "ExecIDs": strings(view.exec_ids),
         "HostConfig": host_config(view.host),
         "GraphDriver": {"Data": {}, "Name": "overlay"},
@@ -203,6 +203,11 @@ def inspect(view: ContainerView, version: int) -> dict[str, Any]:
     if view.size_root is not None:
         found["SizeRootFs"] = view.size_root
     return found
+
+
+def _apparmor(options: tuple[str, ...]) -> str:
+    """The profile that --security-opt names, last word first."""
+    return next((text[9:] for text in reversed(options) if text.startswith(("apparmor=", "apparmor:"))), "")
 
 
 def command_line(words: Iterable[str]) -> str:

@@ -27,10 +27,10 @@ inotify_init inotify_init1 inotify_add_watch inotify_rm_watch fanotify_mark
 poll ppoll ppoll_time64 select _newselect pselect6 pselect6_time64 epoll_create epoll_create1 epoll_ctl epoll_ctl_old
 epoll_wait epoll_wait_old epoll_pwait epoll_pwait2 eventfd eventfd2 signalfd signalfd4 timerfd_create timerfd_settime
 timerfd_settime64 timerfd_gettime timerfd_gettime64
-mmap mmap2 munmap mremap mprotect pkey_alloc pkey_free pkey_mprotect brk madvise process_madvise mincore msync mlock
+mmap mmap2 munmap mremap mprotect pkey_alloc pkey_free pkey_mprotect brk madvise mincore msync mlock
 mlock2 mlockall munlock munlockall memfd_create memfd_secret remap_file_pages membarrier map_shadow_stack mseal
 fork vfork execve execveat exit exit_group wait4 waitid waitpid kill tkill tgkill pause
-getpid getppid gettid getpgid getpgrp setpgid getsid setsid set_tid_address pidfd_open pidfd_send_signal pidfd_getfd
+getpid getppid gettid getpgid getpgrp setpgid getsid setsid set_tid_address pidfd_open pidfd_send_signal
 getuid getuid32 geteuid geteuid32 getgid getgid32 getegid getegid32 setuid setuid32 setgid setgid32 setreuid setreuid32
 setregid setregid32 setresuid setresuid32 getresuid getresuid32 setresgid setresgid32 getresgid getresgid32 setfsuid
 setfsuid32 setfsgid setfsgid32 getgroups getgroups32 setgroups setgroups32 capget capset prctl arch_prctl
@@ -52,7 +52,7 @@ mq_open mq_unlink mq_timedsend mq_timedsend_time64 mq_timedreceive mq_timedrecei
 io_setup io_destroy io_submit io_cancel io_getevents io_pgetevents io_pgetevents_time64
 getrandom seccomp landlock_create_ruleset landlock_add_rule landlock_restrict_self
 modify_ldt set_thread_area get_thread_area
-lsm_get_self_attr lsm_set_self_attr lsm_list_modules
+lsm_get_self_attr lsm_list_modules
 """
 
 _BY_CAPABILITY = {
@@ -64,7 +64,7 @@ _BY_CAPABILITY = {
     "CAP_DAC_READ_SEARCH": "open_by_handle_at",
     "CAP_SYS_CHROOT": "chroot",
     "CAP_SYS_NICE": "mbind get_mempolicy set_mempolicy set_mempolicy_home_node move_pages migrate_pages",
-    "CAP_SYS_PTRACE": "ptrace process_vm_readv process_vm_writev kcmp",
+    "CAP_SYS_PTRACE": "ptrace process_vm_readv process_vm_writev kcmp pidfd_getfd process_madvise",
     "CAP_SYS_RAWIO": "iopl ioperm",
     "CAP_SYS_TIME": "settimeofday stime clock_settime clock_settime64",
     "CAP_SYS_TTY_CONFIG": "vhangup",
