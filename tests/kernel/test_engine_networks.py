@@ -94,7 +94,7 @@ SERVE = ("nc", "-ll", "-p", "80", "-e", "echo", "hello")
 
 
 def test_names_aliases_and_short_ids(world: World) -> None:
-    with network(world, "front", Pools("10.213.20.0/24")) as net:
+    with network(world, "front", Pools("10.99.20.0/24")) as net:
         db = net.up("db", endpoint=Endpoint(aliases=("store",)))
         web = net.up("web")
         ip = net.address(db)
@@ -279,41 +279,41 @@ def test_a_silent_name_server_ends_in_servfail_not_in_a_hang(world: World) -> No
 
 def test_static_addresses_ranges_and_their_refusals(world: World) -> None:
     pools = Pools(
-        "10.213.21.0/24",
-        "10.213.21.254",
+        "10.99.21.0/24",
+        "10.99.21.254",
         "fd5a:2121::/64",
         "",
-        "10.213.21.128/29",
+        "10.99.21.128/29",
         "",
-        {"box": "10.213.21.128"},
+        {"box": "10.99.21.128"},
     )
     with network(world, "fixed", pools) as net:
-        one = net.up("one", endpoint=Endpoint(ipv4="10.213.21.7", ipv6="fd5a:2121::7"))
+        one = net.up("one", endpoint=Endpoint(ipv4="10.99.21.7", ipv6="fd5a:2121::7"))
         text = world.exec(one, "ip", "addr")[1]
-        assert "10.213.21.7/24" in text and "fd5a:2121::7/64" in text
-        assert "via 10.213.21.254" in world.exec(one, "busybox", "ip", "route")[1]
+        assert "10.99.21.7/24" in text and "fd5a:2121::7/64" in text
+        assert "via 10.99.21.254" in world.exec(one, "busybox", "ip", "route")[1]
         two = net.up("two")
-        assert net.address(two) == "10.213.21.129"  # of the range, past what is kept aside
+        assert net.address(two) == "10.99.21.129"  # of the range, past what is kept aside
         assert "fd5a:2121::7" in resolve(world, two, "one", "-type=aaaa")
         assert world.exec(two, "busybox", "ping", "-6", "-c", "1", "-W", "2", "one")[0] == 0
         with pytest.raises(Conflict, match="in use"):
-            net.up("three", endpoint=Endpoint(ipv4="10.213.21.7"))
+            net.up("three", endpoint=Endpoint(ipv4="10.99.21.7"))
         with pytest.raises(Invalid, match="not one of the host addresses"):
             net.up("four", endpoint=Endpoint(ipv4="10.99.0.1"))
         with pytest.raises(Invalid, match="invalid network alias"):
             net.up("five", endpoint=Endpoint(aliases=("a b",)))
         net.ids.extend(view.id for view in world.engine.containers.list(True) if view.id not in net.ids)
         with pytest.raises(Denied, match="overlaps"):
-            world.engine.networks.create("over", pools=Pools("10.213.21.0/25"))
+            world.engine.networks.create("over", pools=Pools("10.99.21.0/25"))
 
 
 @pytest.mark.parametrize(
     ("pools", "options", "error"),
     [
-        (Pools("10.213.22.0/31"), {}, Invalid),
-        (Pools("10.213.22.0/24", "10.9.9.9"), {}, Invalid),
-        (Pools("10.213.22.0/24", ip_range="10.9.9.0/25"), {}, Invalid),
-        (Pools("10.213.22.0/24", auxiliary={"x": "10.9.9.9"}), {}, Invalid),
+        (Pools("10.99.22.0/31"), {}, Invalid),
+        (Pools("10.99.22.0/24", "10.9.9.9"), {}, Invalid),
+        (Pools("10.99.22.0/24", ip_range="10.9.9.0/25"), {}, Invalid),
+        (Pools("10.99.22.0/24", auxiliary={"x": "10.9.9.9"}), {}, Invalid),
         (Pools("fd00::/64"), {}, Invalid),
         (Pools(), {"com.docker.network.driver.mtu": "x"}, Invalid),
         (Pools(), {"com.docker.network.bridge.name": "a/b"}, Invalid),
@@ -462,6 +462,8 @@ def test_a_rate_holds_in_both_directions(world: World) -> None:
 def test_a_rate_needs_a_network_of_its_own(world: World) -> None:
     with pytest.raises(Invalid, match="--net-rate"):
         world.create("true", net="none", net_rate=Rate(egress=1_000_000))
+    with pytest.raises(Invalid, match="cannot be held"):
+        world.create("true", net="bridge", net_rate=Rate(ingress=7))
 
 
 def test_build_steps_resolve_names_of_their_network(world: World) -> None:

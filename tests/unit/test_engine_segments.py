@@ -8,9 +8,10 @@ import pytest
 
 from lading.base.errors import Denied, Invalid, LadingError, Unsupported
 from lading.engine import segments
-from lading.engine.joining import Joining, free_index, guest_name, outward, wanted_networks
+from lading.engine.joining import Joining, wanted_networks
 from lading.engine.model import Endpoint, EndpointState, HostConfig, PortBinding
 from lading.engine.naming import check_alias
+from lading.engine.places import free_index, guest_name, outward
 from lading.engine.segments import Network, Pools
 
 

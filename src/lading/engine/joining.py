@@ -19,6 +19,7 @@ from lading.engine import codec, segments
 from lading.engine.events import Events
 from lading.engine.model import NO_RATE, Endpoint, EndpointState, HostConfig, PortBinding, Rate
 from lading.engine.naming import check_alias
+from lading.engine.places import free_index, guest_name, host_name, outward
 from lading.engine.segments import Network, Pools
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 DDL = "CREATE TABLE networks (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, record TEXT NOT NULL)"
 
 DEFAULT_BRIDGE = "lading0"
-_INDEX = len("lv") + 8
-"""Where the number stands in the name of an interface, after eight digits of the container's id."""
 PREDEFINED = {"bridge": "bridge", "host": "host", "none": "null"}
 
 
@@ -140,7 +139,7 @@ class Joining:
                 state = self._allocate(network, container_id, endpoint, tuple(aliases))
                 number = free_index((*beside, *joined.host_names))
                 joined = Joined(
-                    (*joined.endpoints, state), (*joined.host_names, f"lv{container_id[:8]}{number}")
+                    (*joined.endpoints, state), (*joined.host_names, host_name(container_id, number))
                 )
         except BaseException:
             self.leave(container_id, joined)
@@ -156,6 +155,10 @@ class Joining:
                 "conflicting options: --net-rate needs a network of the container's own",
                 why=f"Its network mode is {host.network_mode[:80]}.",
             )
+        if host.net_rate != NO_RATE:
+            from lading.network.values import Rate as KernelRate
+
+            KernelRate(host.net_rate.egress, host.net_rate.ingress)  # refuses what no bucket can hold
 
     @staticmethod
     def check_endpoint(network: Network, endpoint: Endpoint) -> None:
@@ -186,14 +189,14 @@ class Joining:
         from lading.network.values import Rate as KernelRate
 
         kernel, way_out = self._open(), outward(joined.endpoints)
-        for state, host_name in zip(joined.endpoints, joined.host_names, strict=True):
+        for state, name in zip(joined.endpoints, joined.host_names, strict=True):
             network = self._networks[state.network_id]
             kernel.attach(
                 sandbox,
                 room.Interface(
                     bridge=network.bridge,
-                    host_name=host_name,
-                    guest_name=guest_name(host_name),
+                    host_name=name,
+                    guest_name=guest_name(name),
                     ipv4=state.ipv4,
                     prefix=state.prefix,
                     ipv6=state.ipv6,
@@ -210,8 +213,8 @@ class Joining:
         """Take the interfaces away (the kernel drops them with the namespace anyway) and free the addresses."""
         if joined.host_names:
             kernel = self._open()
-            for host_name in joined.host_names:
-                kernel.detach(host_name)
+            for name in joined.host_names:
+                kernel.detach(name)
         with self._lock:
             for state in joined.endpoints:
                 taken = self._taken.get(state.network_id, {})
@@ -363,23 +366,6 @@ class Joining:
 
 def _shares(host: HostConfig) -> bool:
     return host.network_mode.startswith("container:")
-
-
-def outward(endpoints: Iterable[EndpointState]) -> EndpointState | None:
-    """The place by which a container goes out: of those with a gateway the one preferred, else the first."""
-    found = [state for state in endpoints if state.gateway or state.gateway6]
-    return max(found, key=lambda state: state.requested.gw_priority, default=None)
-
-
-def guest_name(host_name: str) -> str:
-    """What the container calls the interface whose other end is `host_name`."""
-    return f"eth{host_name[_INDEX:]}"
-
-
-def free_index(host_names: Iterable[str]) -> int:
-    """The number of a container's next interface; one that is freed is used again."""
-    used = {int(name[_INDEX:]) for name in host_names}
-    return next(number for number in range(len(used) + 1) if number not in used)
 
 
 def wanted_networks(host: HostConfig, networks: Mapping[str, Endpoint]) -> dict[str, Endpoint]:

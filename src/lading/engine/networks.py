@@ -16,8 +16,9 @@ from lading.base.ids import new_id, short
 from lading.engine import filters as filtering
 from lading.engine import segments
 from lading.engine.filters import Filters
-from lading.engine.joining import PREDEFINED, Joined, Joining, guest_name, outward, wanted_networks
+from lading.engine.joining import PREDEFINED, Joined, Joining, wanted_networks
 from lading.engine.model import Endpoint, EndpointState
+from lading.engine.places import guest_name, outward
 from lading.engine.record import History
 from lading.engine.segments import Network, Pools
 

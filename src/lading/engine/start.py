@@ -19,8 +19,9 @@ from lading.base import clock
 from lading.base.errors import Conflict, Invalid, LadingError, Unavailable
 from lading.engine import binds, compose, etcfiles, restart, shm, spec, stubs
 from lading.engine.health import Probe, wants_probe
-from lading.engine.joining import Joined, outward, wanted_networks
+from lading.engine.joining import Joined, wanted_networks
 from lading.engine.model import Endpoint
+from lading.engine.places import outward
 from lading.engine.publish import Reserved, wanted
 from lading.engine.record import History, Record
 from lading.engine.roster import Entry, Finished
