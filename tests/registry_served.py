@@ -9,7 +9,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from lading.http.connection import Patience
 from lading.registry.server.content import Content
+from lading.registry.server.mirror import Mirror
 from lading.registry.server.server import PATIENCE, Server
 from lading.registry.server.service import Service, Users
 from lading.store.blobs import Blobs
@@ -137,13 +138,20 @@ def served(
     local: Blobs | None = None,
     read_only: bool = False,
     users: Users | None = None,
+    mirror: Callable[[Content], Mirror] | None = None,
     tls: Any = None,
     patience: Patience = PATIENCE,
     most: int = 64,
 ) -> Iterator[Served]:
     blobs, db = Blobs(f"{root}/blobs"), Database(f"{root}/registry.db")
     content, lines = Content(blobs, db, local), []
-    service = Service(content, read_only=read_only, users=users, log=lines.append)
+    service = Service(
+        content,
+        read_only=read_only,
+        users=users,
+        mirror=mirror(content) if mirror else None,
+        log=lines.append,
+    )
     listener = socket.create_server(("127.0.0.1", 0))
     server = Server(service, listener, tls=tls, patience=patience, most=most)
     thread = threading.Thread(target=server.serve)

@@ -164,6 +164,23 @@ def test_podman_pushes_and_pulls(registry: Registry, layout: Path) -> None:
         assert run(*podman, "pull", "-q", "--tls-verify=false", name, cwd=cwd).strip() == pulled
 
 
+@needs_skopeo
+def test_a_mirror_serves_when_its_upstream_is_gone(registry: Registry, layout: Path, tmp_path: Path) -> None:
+    copy = ["skopeo", "--insecure-policy", "copy", "-q", "--preserve-digests"]
+    copy += ["--dest-tls-verify=false", "--src-tls-verify=false"]
+    run(*copy, f"oci:{layout}:v1", f"docker://127.0.0.1:{registry.port}/team/app:v1", cwd=tmp_path)
+    (tmp_path / "mirror").mkdir()
+    mirror = Registry(tmp_path / "mirror", "--mirror", f"http://127.0.0.1:{registry.port}/team")
+    try:
+        there = f"docker://127.0.0.1:{mirror.port}/app:v1"
+        run(*copy, there, f"oci:{tmp_path}/one:v1", cwd=tmp_path)
+        assert registry.end() == 0
+        run(*copy, there, f"oci:{tmp_path}/two:v1", cwd=tmp_path)
+        assert blobs(tmp_path / "one") == blobs(tmp_path / "two") == blobs(layout)
+    finally:
+        assert mirror.end() == 0
+
+
 def test_a_killed_registry_keeps_what_it_acknowledged_and_nothing_else(tmp_path: Path) -> None:
     store = tmp_path / "lading/registry/blobs/sha256"
     for turn in range(3):

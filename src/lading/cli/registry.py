@@ -11,11 +11,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from lading.cli.context import Context
+    from lading.image.reference import Reference
+    from lading.registry.client.client import Client
     from lading.registry.server.content import Content
     from lading.registry.server.htpasswd import Htpasswd
+    from lading.registry.server.mirror import Mirror
 
 USUAL = "127.0.0.1:5000"
 _HOUR = 3600.0
@@ -29,7 +32,8 @@ def _content(context: Context, flags: Flags, *, local: bool, make: bool = True) 
     from lading.store.database import Database
 
     engine = paths.from_environment(context.environ, context.uid)
-    root = context.absolute(flags.text("root")) if flags.text("root") else f"{engine.root}/registry"
+    usual = f"{engine.root}/{'mirror' if flags.text('mirror') else 'registry'}"
+    root = context.absolute(flags.text("root")) if flags.text("root") else usual
     if not make and not os.path.isdir(f"{root}/blobs"):
         raise Invalid(f"{root} holds no registry", hint="Name its directory with --root.")
     try:
@@ -132,7 +136,10 @@ def _serve(context: Context, flags: Flags) -> int:
         context.complain("warning: passwords cross the network in the clear without --tls-cert and --tls-key")
     # Linking a blob shows it to whoever knows its digest. That is meant for this machine's own users.
     content = _content(context, flags, local=loopback and not read_only and not flags.text("root"))
-    service = Service(content, read_only=read_only, users=users, log=_access_log(context, flags))
+    mirror = _mirror(context, flags.text("mirror"), content) if flags.text("mirror") else None
+    service = Service(
+        content, read_only=read_only, users=users, mirror=mirror, log=_access_log(context, flags)
+    )
     every = _HOUR if not read_only else 0.0
     server = Server(service, _listen(address), tls=tls, sweep_every=every)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -143,6 +150,47 @@ def _serve(context: Context, flags: Flags) -> int:
     )
     server.serve()
     return 0
+
+
+def _mirror(context: Context, text: str, content: Content) -> Mirror:
+    """A mirror of the registry at a URL, asked with the credentials of the user who serves it."""
+    from dataclasses import replace
+
+    from lading.registry.client import origin, settings
+    from lading.registry.client.client import Client
+    from lading.registry.server.mirror import Mirror
+
+    url = origin.parse(text)
+    told = settings.load(context.environ, context.uid)
+    if url.origin.scheme == "http":
+        told = replace(told, insecure=(*told.insecure, url.origin.netloc))
+    return Mirror(content, _Upstream(Client(told), url.origin.netloc, url.target.strip("/"), context))
+
+
+class _Upstream:
+    """The registry client, as the mirror wants it."""
+
+    def __init__(self, client: Client, domain: str, prefix: str, context: Context) -> None:
+        from lading.registry.client.credentials import Keyring
+
+        self._client, self._domain, self._prefix = client, domain, prefix
+        self._credit = Keyring(context.environ).find
+
+    def _reference(self, repo: str, reference: str) -> Reference:
+        from lading.image.reference import Reference
+
+        path = f"{self._prefix}/{repo}".lstrip("/")
+        by_digest = ":" in reference
+        return Reference(self._domain, path, "" if by_digest else reference, reference if by_digest else "")
+
+    def manifest(self, repo: str, reference: str) -> tuple[bytes, str]:
+        with self._client.session() as session:
+            found = self._client.document(session, self._reference(repo, reference), self._credit)
+        return found.data, found.media_type
+
+    def blob(self, repo: str, digest: str) -> Iterator[bytes]:
+        with self._client.session() as session:
+            yield from self._client.content(session, self._reference(repo, digest), digest, self._credit)
 
 
 def _access_log(context: Context, flags: Flags) -> Callable[[str], None]:
@@ -176,9 +224,20 @@ SERVE = Verb(
     (
         ("addr", "", "string", f'Address and port to listen on (default "{USUAL}")'),
         ("auth", "", "string", "Ask for a password: htpasswd:FILE (bcrypt, yescrypt or SHA-512 hashes)"),
+        (
+            "mirror",
+            "",
+            "string",
+            "Fetch what is asked for from the registry at this URL, and keep it; takes no pushes",
+        ),
         ("quiet", "q", "bool", "Write no access log"),
         ("read-only", "", "bool", "Refuse pushes and deletions"),
-        ("root", "", "string", "Directory of the registry (default: registry below the data root)"),
+        (
+            "root",
+            "",
+            "string",
+            "Directory of the registry (default: registry, or mirror, below the data root)",
+        ),
         ("tls-cert", "", "string", "Certificate chain of the server, a PEM file"),
         ("tls-key", "", "string", "Private key of the certificate, a PEM file"),
     ),

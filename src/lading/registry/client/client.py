@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from lading.base import errors
-from lading.image.descriptor import Platform, host_platform, parse_platform
+from lading.image.descriptor import Descriptor, Platform, host_platform, parse_platform
 from lading.image.manifest import Index, Manifest
 from lading.image.reference import DEFAULT_DOMAIN, Reference
 from lading.registry.client import origin, settings
@@ -111,6 +111,16 @@ class Client:
         """What a reference names, without its layers."""
         repository = self._repository(session, ref.domain, ref.path, credit(ref.domain), "pull")
         return repository.manifest(ref.digest or ref.tag)
+
+    def content(self, session: Session, ref: Reference, digest: str, credit: Credit) -> Iterator[bytes]:
+        """The bytes of one blob of the reference's repository; the digest is the caller's to check."""
+        repository = self._repository(session, ref.domain, ref.path, credit(ref.domain), "pull")
+        url, what = repository.url(f"blobs/{digest}"), f"blob {digest[:19]} of {ref.path}"
+        with repository.exchange("HEAD", url, (200,), what=what) as response:
+            size = response.header("Content-Length")
+        if not (size.isascii() and size.isdigit()):
+            raise errors.Unavailable(f"{repository} does not say how long blob {digest[:19]} is")
+        yield from repository.chunks(Descriptor("application/octet-stream", digest, int(size[:19])))
 
     def platforms(
         self, session: Session, ref: Reference, document: Document, credit: Credit

@@ -86,22 +86,25 @@ class Catalog:
 
     # Manifests and tags
 
-    def put(self, repo: str, digest: str, size: int, document: Document, tag: str) -> list[str]:
-        """Record a stored manifest, and name it; or give the digests it refers to that the repository lacks.
+    def put(
+        self, repo: str, digest: str, size: int, document: Document, tag: str, *, whole: bool = True
+    ) -> list[str]:
+        """Record a stored manifest, and name it; or, where it must be `whole`, give the digests it refers to that the
+        repository lacks.
 
         Durable: once this returns, the push is acknowledged.
         """
         with self._db.transaction(durable=True) as cx:
             missing = [
                 blob
-                for blob in document.blobs
+                for blob in (document.blobs if whole else ())
                 if not cx.execute(
                     "SELECT 1 FROM links WHERE repo = ? AND digest = ?", (repo, blob)
                 ).fetchone()
             ]
             missing += [
                 child
-                for child in document.manifests
+                for child in (document.manifests if whole else ())
                 if not cx.execute(
                     "SELECT 1 FROM manifests WHERE repo = ? AND digest = ?", (repo, child)
                 ).fetchone()

@@ -109,19 +109,20 @@ class Content:
 
     # Manifests
 
-    def put_manifest(self, repo: str, reference: str, data: bytes, document: Document) -> str:
-        """Store a manifest whose references are all in the repository; its digest."""
+    def put_manifest(
+        self, repo: str, reference: str, data: bytes, document: Document, *, whole: bool = True
+    ) -> str:
+        """Store a manifest; its digest. `whole`: only one whose references are all in the repository."""
         digest, tag = digests.of(data), "" if ":" in reference else reference
         if not tag and reference != digest:
             raise Refusal(
                 400, failures.DIGEST_INVALID, "content does not match its digest", why=f"It is {digest}."
             )
         with self.guard():
-            gone = [blob for blob in document.blobs if not self.blobs.has(blob)]
-            missing = gone
-            if not gone:
+            missing = [blob for blob in document.blobs if whole and not self.blobs.has(blob)]
+            if not missing:
                 self.blobs.put(data)
-                missing = self.catalog.put(repo, digest, len(data), document, tag)
+                missing = self.catalog.put(repo, digest, len(data), document, tag, whole=whole)
         if missing:
             raise Refusal(
                 404,

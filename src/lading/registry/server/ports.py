@@ -37,6 +37,18 @@ class Blobs(Protocol):
     def recover(self) -> int: ...
 
 
+class Upstream(Protocol):
+    """Another registry, of which this one keeps copies. Both raise lading's errors; NotFound means that it has none."""
+
+    def manifest(self, repo: str, reference: str) -> tuple[bytes, str]:
+        """The document, verified where `reference` is a digest, and its media type."""
+        ...
+
+    def blob(self, repo: str, digest: str) -> Iterator[bytes]:
+        """The content in pieces, not yet verified."""
+        ...
+
+
 class Database(Protocol):
     """SQLite behind short transactions."""
 

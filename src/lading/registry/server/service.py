@@ -17,6 +17,7 @@ from lading.registry.server.content import Content
 from lading.registry.server.exchange import Exchange
 from lading.registry.server.failures import Refusal
 from lading.registry.server.metrics import Metrics
+from lading.registry.server.mirror import Mirror
 from lading.registry.server.paths import Route
 from lading.registry.server.uploads import Uploads
 
@@ -34,7 +35,7 @@ class Users(Protocol):
 
 
 class Service:
-    """One registry. `log` takes the access log's lines."""
+    """One registry. `log` takes the access log's lines. With a `mirror` it only serves what that brings."""
 
     def __init__(
         self,
@@ -42,12 +43,14 @@ class Service:
         *,
         read_only: bool = False,
         users: Users | None = None,
+        mirror: Mirror | None = None,
         log: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.content = content
         self.uploads = Uploads(content.blobs.writer)
         self.metrics = Metrics()
-        self._read_only = read_only
+        self._read_only = read_only or mirror is not None
+        self._mirror = mirror
         self._users = users
         self._line = log
 
@@ -145,6 +148,18 @@ class Service:
             )
         handler(self, x, route)
 
+    def blob(self, x: Exchange, route: Route) -> None:
+        """GET of a blob, which a mirror fetches first."""
+        if self._mirror is not None:
+            self._mirror.blob(route.name, route.reference)
+        pull.blob(self.content, x, route.name, route.reference)
+
+    def manifest(self, x: Exchange, route: Route) -> None:
+        """GET of a manifest, which a mirror fetches first."""
+        if self._mirror is not None:
+            self._mirror.manifest(route.name, route.reference)
+        pull.manifest(self.content, x, route.name, route.reference)
+
     def page(self, x: Exchange) -> None:
         """GET /metrics."""
         repositories, manifests, tags, blobs = self.content.catalog.count()
@@ -170,9 +185,9 @@ _HANDLERS: dict[tuple[str, str], _Handler] = {
     ("catalog", "GET"): lambda s, x, r: discovery.repositories(s.content, x),
     ("tags", "GET"): lambda s, x, r: discovery.tags(s.content, x, r.name),
     ("referrers", "GET"): lambda s, x, r: discovery.referrers(s.content, x, r.name, r.reference),
-    ("blob", "GET"): lambda s, x, r: pull.blob(s.content, x, r.name, r.reference),
+    ("blob", "GET"): lambda s, x, r: s.blob(x, r),
     ("blob", "DELETE"): lambda s, x, r: push.delete_blob(s.content, x, r.name, r.reference),
-    ("manifest", "GET"): lambda s, x, r: pull.manifest(s.content, x, r.name, r.reference),
+    ("manifest", "GET"): lambda s, x, r: s.manifest(x, r),
     ("manifest", "PUT"): lambda s, x, r: push.manifest(s.content, x, r.name, r.reference),
     ("manifest", "DELETE"): lambda s, x, r: push.delete_manifest(s.content, x, r.name, r.reference),
     ("uploads", "POST"): lambda s, x, r: push.start(s.content, s.uploads, x, r.name),
