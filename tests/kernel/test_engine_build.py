@@ -198,5 +198,8 @@ def test_the_step_of_a_killed_build_ends_with_the_next_daemon(tmp_path: Path) ->
     with engine_at(paths) as engine:
         eventually(lambda: not os.listdir(f"{paths.run}/c"))
         assert engine.builder.build(BuildRequest(dockerfile_text=b"FROM tiny\nRUN true"), lambda _: None)
+        engine.builder.prune(everything=True)
+        # its empty base, the stub layer, and the image: nothing of the step
+        assert sorted(os.listdir(f"{paths.root}/snapshots")) == ["0", "1", "stubs"]
     for folder, names, _ in os.walk("/sys/fs/cgroup"):
         assert step not in names, folder

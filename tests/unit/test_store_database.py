@@ -204,3 +204,15 @@ def test_who_holds_is_told_apart_from_a_later_process() -> None:
     assert not owner.alive(f"other:{pid}:{start}")
     assert not owner.alive(f"{boot}:4194304:1")
     assert not owner.alive("nonsense")
+
+
+def test_a_zombie_holds_nothing() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        holder = f"{owner.boot_id()}:{child.pid}:{owner.start_time(child.pid)}"
+        assert owner.alive(holder)
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # ended, and not reaped
+        assert not owner.alive(holder)
+    finally:
+        child.communicate()

@@ -316,7 +316,7 @@ class Builder:
             except ValueError:
                 raise Invalid(f'"{values[0][:40]}" is no duration', hint="Write until=24h.") from None
         gone = self._cache.prune(everything=everything, unused_for_ns=unused_for_ns, keep_bytes=keep_bytes)
-        return gone, self._images.sweep() if gone else 0
+        return gone, self._images.sweep()  # also what a killed build left
 
 
 def _dated(entry: History, created: str) -> History:

@@ -18,14 +18,15 @@ def boot_id() -> str:
 
 def start_time(pid: int) -> int:
     """Clock ticks after boot at which `pid` started (proc_pid_stat(5), field 22); 0 when there is no such
-    process."""
+    process, or a zombie, which holds nothing any more and may stay for long where nobody reaps it."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as stream:
             data = stream.read()
     except OSError:
         return 0
     # The command in parentheses may itself contain parentheses and spaces; the last ")" ends it.
-    return int(data[data.rindex(b")") + 2 :].split()[19])
+    fields = data[data.rindex(b")") + 2 :].split()
+    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
 @functools.lru_cache(maxsize=1)
