@@ -180,7 +180,7 @@ def test_published_ports_reach_the_container_and_are_held(world: World) -> None:
 
 
 def test_addresses_names_and_files(world: World) -> None:
-    world.engine.networks.create("friends", pools=Pools("10.213.7.0/24"))
+    world.engine.networks.create("friends", pools=Pools("10.99.7.0/24"))
 
     def on_friends(name: str, endpoint: Endpoint) -> str:
         request = CreateRequest(
@@ -194,10 +194,10 @@ def test_addresses_names_and_files(world: World) -> None:
         return identifier
 
     first = on_friends("alpha", Endpoint(aliases=("pal",)))
-    second = on_friends("beta", Endpoint(ipv4="10.213.7.99"))
-    assert "10.213.7.99" in world.exec(second, "ip", "addr")[1]
-    assert "10.213.7.99" in world.exec(first, "busybox", "nslookup", "beta")[1]  # though it was there first
-    assert "10.213.7.2" in world.exec(second, "busybox", "nslookup", "pal")[1]
+    second = on_friends("beta", Endpoint(ipv4="10.99.7.99"))
+    assert "10.99.7.99" in world.exec(second, "ip", "addr")[1]
+    assert "10.99.7.99" in world.exec(first, "busybox", "nslookup", "beta")[1]  # though it was there first
+    assert "10.99.7.2" in world.exec(second, "busybox", "nslookup", "pal")[1]
     with pytest.raises(Denied, match="active endpoints"):
         world.engine.networks.remove("friends")
     world.engine.networks.connect("bridge", first)

@@ -209,12 +209,12 @@ class Joining:
                 ),
             )
 
-    def leave(self, container_id: str, joined: Joined) -> None:
-        """Take the interfaces away (the kernel drops them with the namespace anyway) and free the addresses."""
+    def leave(self, container_id: str, joined: Joined, *, alive: bool = False) -> None:
+        """Take the interfaces away and free the addresses. `alive`: the namespace lives on, and they must be gone."""
         if joined.host_names:
             kernel = self._open()
             for name in joined.host_names:
-                kernel.detach(name)
+                kernel.detach(name, wait=alive)
         with self._lock:
             for state in joined.endpoints:
                 taken = self._taken.get(state.network_id, {})

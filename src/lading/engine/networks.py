@@ -201,7 +201,7 @@ class Networks(Joining):
                     Joined((*history.endpoints, *more.endpoints), (*history.host_names, *more.host_names)),
                 )
             except BaseException:
-                self.leave(entry.id, more)
+                self.leave(entry.id, more, alive=True)
                 try:
                     self._moved(entry, sandbox, Joined(history.endpoints, history.host_names))
                 except LadingError as e:  # the first failure is the one to tell
@@ -248,7 +248,7 @@ class Networks(Joining):
             places = [i for i, state in enumerate(history.endpoints) if state.network_id == network.id]
             if entry.running and places:
                 kept = [i for i in range(len(history.endpoints)) if i not in places]
-                self.leave(entry.id, _some(history, places))
+                self.leave(entry.id, _some(history, places), alive=True)
                 with self._sandbox(entry) as sandbox:
                     self._moved(entry, sandbox, _some(history, kept))
         self._say(network, "disconnect", entry.id)

@@ -86,11 +86,15 @@ class Networks:
         words = f"set the default route of {guest_name}"
         _translated(words, lambda: links.set_default_route(sandbox_fd, guest_name, (gateway, gateway6)))
 
-    def detach(self, host_name: str) -> None:
-        """Cut a veth pair off and free its name, at once. It also goes by itself when its namespace does."""
+    def detach(self, host_name: str, *, wait: bool = False) -> None:
+        """Cut a veth pair off and free its name, at once. It also goes by itself when its namespace does.
+
+        The container's end goes a little later; `wait` for it where the container lives on and may get another.
+        """
         check_interface_name(host_name)
         for name in (host_name, shaping.ifb_of(host_name)):
-            _translated(f"disconnect {name}", functools.partial(links.detach, self._route, name))
+            cut = links.delete if wait else links.detach
+            _translated(f"disconnect {name}", functools.partial(cut, self._route, name))
 
     def sweep(self) -> None:
         """Take away what the kernel kept of containers that ended while no daemon ran."""
