@@ -25,6 +25,8 @@ _ALL_SIGNALS = frozenset(range(1, 65)) - {9, 19, 32, 33}  # not KILL and STOP, n
 def finish(whole: dict[str, Any], channel: _socket.socket) -> None:
     """Everything from here to the command; returns only by raising StepFailed. `channel` hears of a seccomp listener."""
     process.close_range(3 + whole.get("preserve_fds", 0), flags=process.CLOSE_RANGE_CLOEXEC)
+    for fd in whole.get("gaps", ()):
+        os.set_inheritable(fd, False)
     if whole.get("own_keyring", True):
         _own_keyring()
     labels = _open_labels(whole["process"])

@@ -41,6 +41,7 @@ class Root:
     def __init__(self, plan: dict[str, Any], channel: _socket.socket) -> None:
         self.plan, self.channel = plan, channel
         self.root = -1
+        self.shared = False
         self.created: list[bytes] = []
 
     def perform(self) -> None:
@@ -54,6 +55,7 @@ class Root:
 
     def do_propagate(self, flags: int) -> None:
         m.mount(None, b"/", None, flags)
+        self.shared = bool(flags & m.MS_SHARED)
 
     def do_overlay(
         self,
@@ -95,6 +97,14 @@ class Root:
         # pivot_root(2) refuses a shared parent mount and wants the new root to be a mount point.
         m.mount(None, target, None, m.MS_PRIVATE)
         self.root = os.open(target, _PATH | os.O_DIRECTORY)
+        while self.shared and target != b"/":
+            target = os.path.dirname(target)
+            try:
+                m.mount(None, target, None, m.MS_PRIVATE)
+                break
+            except OSError as error:
+                if error.errno != 22:  # not a mount point: look further up
+                    raise
 
     def _open(self, path: bytes, flags: int = _PATH) -> int:
         return files.openat2(self.root, path, flags)
@@ -268,6 +278,11 @@ class Root:
             try:
                 os.mknod(name, mode, os.makedev(major, minor), dir_fd=parent)
             except FileExistsError:
+                status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+                if stat.S_IFMT(status.st_mode) == stat.S_IFMT(mode) and status.st_rdev == os.makedev(
+                    major, minor
+                ):
+                    return  # bound there before
                 os.unlink(name, dir_fd=parent)
                 os.mknod(name, mode, os.makedev(major, minor), dir_fd=parent)
             except PermissionError:  # root of a user namespace only, as an ordinary user's engine is

@@ -29,6 +29,16 @@ _DEFAULT_RULES = [
 """What is always allowed: the default devices and terminals (config-linux.md "Default Devices")."""
 
 
+_ARCHITECTURES = {
+    f"SCMP_ARCH_{name}"
+    for name in (
+        "X86 X86_64 X32 ARM AARCH64 MIPS MIPS64 MIPS64N32 MIPSEL MIPSEL64 MIPSEL64N32 PPC PPC64 PPC64LE S390 S390X "
+        "PARISC PARISC64 RISCV64 LOONGARCH64 M68K SH SHEB"
+    ).split()
+}
+"""Those of config-linux.md; one that lading has no numbers for is refused every call (`seccomp.assemble`)."""
+
+
 def read_json(path: str, what: str) -> Any:
     """The value of a JSON file; NotFound or Invalid, naming `what`."""
     try:
@@ -74,7 +84,7 @@ def load(directory: str, warn: Callable[[str], None]) -> dict[str, Any]:
             for index, hook in enumerate(hooks or ()):
                 if not hook["path"].startswith("/"):
                     raise Invalid(f"hooks.{point}[{index}].path: {hook['path']!r} is not an absolute path")
-                if (hook.get("timeout") or 1) <= 0:
+                if hook.get("timeout") is not None and hook["timeout"] <= 0:
                     raise Invalid(f"hooks.{point}[{index}].timeout: must be more than 0 seconds")
     return dict(spec)
 
@@ -96,6 +106,9 @@ def check_process(process: dict[str, Any], new_user_namespace: bool, warn: Calla
         capabilities[kind] = kept
     if left_out:
         warn(f"process.capabilities: left out what cannot be granted here: {', '.join(sorted(left_out))}")
+    kinds = [limit["type"] for limit in process.get("rlimits") or ()]
+    if len(set(kinds)) != len(kinds):
+        raise Invalid("process.rlimits: a type is given twice")
     if process.get("apparmorProfile") in ("", "unconfined"):
         process["apparmorProfile"] = ""
     if process.get("apparmorProfile") and not apparmor_enabled():
@@ -219,6 +232,9 @@ def _check_linux(spec: dict[str, Any]) -> None:
     for index, device in enumerate(linux.get("devices") or ()):
         if device["type"] in ("c", "u", "b") and (device.get("major") is None or device.get("minor") is None):
             raise Invalid(f"linux.devices[{index}]: {device['path']} needs a major and a minor number")
+    for name in (linux.get("seccomp") or {}).get("architectures") or ():
+        if name not in _ARCHITECTURES:
+            raise Invalid(f"linux.seccomp.architectures: {name!r} is unknown")
     check_resources(linux.get("resources") or {})
 
 

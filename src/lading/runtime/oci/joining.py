@@ -8,7 +8,7 @@ from lading.base.errors import Conflict, Invalid
 from lading.runtime import identity, joined
 from lading.runtime.cgroup.layout import discover
 from lading.runtime.failures import start_error
-from lading.runtime.oci import bundle, launch, making, schema, stage, state, terminal
+from lading.runtime.oci import bundle, exchange, making, schema, stage, state, terminal
 
 if False:  # names for the type checker only; the command line must not import typing
     from typing import Any
@@ -43,14 +43,14 @@ def execute(context: Context, options: dict[str, Any], identifier: str, words: l
         directories = [group.v1[name] for name in names if os.path.isdir(group.v1[name])]
         if affinity := identity.cpus((described.get("execCPUAffinity") or {}).get("initial")):
             os.sched_setaffinity(pid, affinity)  # before it enters the container's groups
-        launch.join(pid, dict.fromkeys([*directories, *([group.unified] if group.unified else [])]))
-        memory = launch.plan_file(plan)
+        exchange.join(pid, dict.fromkeys([*directories, *([group.unified] if group.unified else [])]))
+        memory = exchange.plan_file(plan)
         opened.append(memory)
-        launch.send_plan(channel, [memory, pidfd])
+        exchange.send_plan(channel, [memory, pidfd])
         channel.send(b"joined")
         ready, master = False, -1
         while not (ready and born):
-            message, fd = launch.receive(channel)
+            message, fd = exchange.receive(channel)
             if message[0] == "pid":
                 born = message[1]
                 os.waitpid(pid, 0)
@@ -67,8 +67,9 @@ def execute(context: Context, options: dict[str, Any], identifier: str, words: l
             os.close(master)
             master = -1
         if shared["pid_file"]:
-            launch.write_pid(shared["pid_file"], born)
-        launch.go(container, channel)
+            exchange.write_pid(shared["pid_file"], born)
+        foreground.pid = born
+        exchange.go(container, channel)
         running, born = born, 0
     finally:
         channel.close()
@@ -154,4 +155,5 @@ def _plan(container: state.Container, described: dict[str, Any], shared: dict[st
         "find_home": True,
         "dies_with_parent": False,
         "preserve_fds": shared["preserve"],
+        "gaps": shared["gaps"],
     }

@@ -6,15 +6,13 @@ The parent's half of what `init` does: the second process is started first, and 
 from __future__ import annotations
 
 import _socket
-import marshal
 import os
 
-from lading.base import jsontext
-from lading.base.errors import Conflict, Internal, Invalid, LadingError, Unavailable
+from lading.base.errors import Conflict, Invalid
 from lading.runtime import hooks, plan
 from lading.runtime.cgroup.layout import discover
 from lading.runtime.failures import start_error
-from lading.runtime.oci import bundle, groups, state, terminal
+from lading.runtime.oci import bundle, exchange, groups, state, terminal
 
 if False:  # names for the type checker only; the command line must not import typing
     from collections.abc import Callable
@@ -158,6 +156,7 @@ class Launch:
             "dies_with_parent": False,
             "own_keyring": not self.options.get("no_new_keyring"),
             "preserve_fds": self.options["preserve"],
+            "gaps": self.options["gaps"],
             "hooks": {
                 point: hooks.encode((spec.get("hooks") or {}).get(point) or [])
                 for point in ("createContainer", "startContainer")
@@ -194,7 +193,7 @@ class Launch:
             self.fds.append(fd)
             self.plan["cgroup_fd"] = len(self.fds)
         names = [name for name in group.v1 if name != "memory"] + (["memory"] if "memory" in group.v1 else [])
-        join(self.stage, dict.fromkeys([group.v1[name] for name in names]))
+        exchange.join(self.stage, dict.fromkeys([group.v1[name] for name in names]))
 
     def _listen(self) -> int:
         listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
@@ -214,13 +213,13 @@ class Launch:
     # -- making --------------------------------------------------------------------------------------------------
 
     def _perform(self) -> None:
-        memory = plan_file(self.plan)
+        memory = exchange.plan_file(self.plan)
         self.opened.append(memory)
-        send_plan(self.channel, [memory, *self.fds])
+        exchange.send_plan(self.channel, [memory, *self.fds])
         early: list[tuple[Any, ...]] = []
         ready = False
         while not (ready and self.pid):
-            message, fd = receive(self.channel)
+            message, fd = exchange.receive(self.channel)
             if message[0] == "pid":
                 self.pid = message[1]
                 os.waitpid(self.stage, 0)
@@ -246,14 +245,14 @@ class Launch:
             self.master = -1
         self.container.save()
         if self.options.get("pid_file"):
-            write_pid(self.options["pid_file"], self.pid)
+            exchange.write_pid(self.options["pid_file"], self.pid)
 
     def _write_id_maps(self) -> None:
         uid_map, gid_map = self.plan["id_maps"]
         if os.geteuid() != 0:
-            _write(f"/proc/{self.pid}/setgroups", b"deny")  # user_namespaces(7)
-        _write(f"/proc/{self.pid}/uid_map", uid_map)
-        _write(f"/proc/{self.pid}/gid_map", gid_map)
+            exchange.write_once(f"/proc/{self.pid}/setgroups", b"deny")  # user_namespaces(7)
+        exchange.write_once(f"/proc/{self.pid}/uid_map", uid_map)
+        exchange.write_once(f"/proc/{self.pid}/gid_map", gid_map)
         self.channel.send(b"mapped")
 
     def _early_hooks(self) -> None:
@@ -261,8 +260,8 @@ class Launch:
         text = self.container.text("creating")
         try:
             for point in ("prestart", "createRuntime"):
-                run_hooks(point, (self.spec.get("hooks") or {}).get(point) or [], text)
-            send_go(self.channel, text)
+                exchange.run_hooks(point, (self.spec.get("hooks") or {}).get(point) or [], text)
+            exchange.send_go(self.channel, text)
         finally:
             os.close(text)
 
@@ -278,31 +277,11 @@ class Launch:
                     pass
         if self.reserved:
             if self.pid and self.container.data["hooks"].get("poststop"):
-                after_stop(self.container, self.warn)
+                exchange.after_stop(self.container, self.warn)
             if self.group is not None:
                 self.group.kill()
                 self.group.remove()
             self.container.remove()
-
-
-def plan_file(plan: dict[str, Any]) -> int:
-    """A memory file with init's part of a plan (`init.read_plan`); there is no monitor to have another."""
-    memory = os.memfd_create("lading-plan", os.MFD_CLOEXEC)
-    view = memoryview(marshal.dumps({"init": marshal.dumps(plan)}))
-    while view:
-        view = view[os.write(memory, view) :]
-    return memory
-
-
-def join(pid: int, directories: Any) -> None:
-    """Move a process into v1 groups; Unavailable, naming the group, where it does not fit."""
-    for directory in directories:
-        try:
-            _write(f"{directory}/cgroup.procs", b"%d" % pid)
-        except OSError as error:
-            raise Unavailable(
-                f"the control group {directory} takes no process", why=error.strerror or ""
-            ) from None
 
 
 def _visible(group: Group) -> dict[str, str]:
@@ -311,128 +290,3 @@ def _visible(group: Group) -> dict[str, str]:
         return {"": group.unified} if group.unified else {}
     shown = {os.path.basename(group.layout.v1[c]): path for c, path in group.v1.items()}
     return shown | ({"unified": group.unified} if group.unified else {})
-
-
-def _write(path: str, data: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, data)
-    finally:
-        os.close(fd)
-
-
-def write_pid(path: str, pid: int) -> None:
-    """Aside, then renamed: readers wait for the name."""
-    aside = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{os.getpid()}")
-    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-    os.write(fd, b"%d" % pid)
-    os.close(fd)
-    os.rename(aside, path)
-
-
-def send_plan(channel: _socket.socket, fds: list[int]) -> None:
-    """The plan's descriptors and the three standard ones."""
-    from lading.runtime import wire
-
-    wire.send_many(channel, b"plan", [*fds, 0, 1, 2])
-
-
-def send_go(channel: _socket.socket, text: int = -1) -> None:
-    ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, text.to_bytes(4, "little"))] if text >= 0 else []
-    channel.sendmsg([b"go"], ancillary)
-
-
-def receive(channel: _socket.socket) -> tuple[tuple[Any, ...], int]:
-    """One message; Internal when the other side ended without a word."""
-    from lading.runtime import wire
-
-    try:
-        message, fd = wire.receive(channel)
-    except ConnectionResetError:
-        message, fd = None, -1
-    if message is None:
-        raise Internal("the process that makes the container ended without a word")
-    return message, fd
-
-
-def run_hooks(point: str, entries: list[dict[str, Any]], text: int) -> None:
-    """Hooks of the host; Invalid, naming point and hook, when one fails."""
-    try:
-        hooks.run(hooks.encode(entries), text)
-    except hooks.HookFailed as failure:
-        raise Invalid(
-            f"a {point} hook failed: {failure.detail.decode('utf-8', 'replace')}",
-            hint="Run it by hand with the container's state on its standard input.",
-        ) from None
-
-
-def after_stop(container: state.Container, warn: Callable[[str], None]) -> None:
-    """poststop hooks: each is run, whatever the others did; failures are warnings (runtime.md "Lifecycle", 13)."""
-    text = container.text("stopped")
-    try:
-        for entry in container.data["hooks"].get("poststop") or ():
-            try:
-                run_hooks("poststop", [entry], text)
-            except LadingError as error:
-                warn(str(error))
-    finally:
-        os.close(text)
-
-
-def go(container: state.Container, channel: _socket.socket) -> None:
-    """Let the command run; returns when it does. Raises the error of a command that cannot be executed."""
-    needs_text = container.data.get("started_hooks")
-    text = container.text("created") if needs_text else -1
-    try:
-        send_go(channel, text)
-        while True:
-            message, fd = _next(channel)
-            if message is None:
-                break
-            if message[0] == "notify":
-                _notify(container, fd)
-            else:
-                raise start_error(*message[1:4])
-    finally:
-        if text >= 0:
-            os.close(text)
-
-
-def _next(channel: _socket.socket) -> tuple[tuple[Any, ...] | None, int]:
-    """A message, or None when execve closed the other end."""
-    from lading.runtime import wire
-
-    try:
-        return wire.receive(channel)
-    except ConnectionResetError:
-        return None, -1
-
-
-def _notify(container: state.Container, listener: int) -> None:
-    """Hand the seccomp listener to the agent with the container's state (config-linux.md "The Container Process State")."""
-    profile = container.data["seccomp"]
-    text = {
-        "ociVersion": state.VERSION,
-        "fds": ["seccompFd"],
-        "pid": container.pid,
-        "metadata": profile.get("listenerMetadata") or "",
-        "state": container.oci("creating"),
-    }
-    try:
-        terminal.send_descriptor(profile["listenerPath"], listener, jsontext.dumps(text).encode())
-    finally:
-        os.close(listener)
-
-
-def started(container: state.Container, warn: Callable[[str], None]) -> None:
-    """After the command runs: poststart hooks; when one fails the container is stopped (runtime.md "Lifecycle", 10)."""
-    entries = container.data["hooks"].get("poststart")
-    if entries:
-        text = container.text("running")
-        try:
-            run_hooks("poststart", entries, text)
-        except LadingError:
-            container.group().kill()
-            raise
-        finally:
-            os.close(text)

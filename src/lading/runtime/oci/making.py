@@ -58,18 +58,25 @@ class Foreground:
 
 
 def settings(options: dict[str, Any]) -> dict[str, Any]:
-    """Flags that create, run and exec share, checked: descriptors to be kept must be there."""
+    """Flags that create, run and exec share, checked."""
     inherited = int(os.environ.get("LISTEN_FDS") or 0) if os.environ.get("LISTEN_FDS", "0").isdecimal() else 0
     preserve = int(options.get("preserve-fds") or 0) + inherited
     if not 0 <= preserve <= 1000:
         raise Invalid(f"--preserve-fds: {preserve} descriptors cannot be kept")
+    gaps = []
     for fd in range(3, 3 + preserve):
         try:
             os.set_inheritable(fd, True)
         except OSError:
-            raise Invalid(f"--preserve-fds: descriptor {fd} is not open") from None
+            # Held until the command starts, so that nothing of ours takes the number and is handed over.
+            null = os.open("/dev/null", os.O_RDONLY)
+            os.dup2(null, fd)
+            if null != fd:
+                os.close(null)
+            gaps.append(fd)
     return {
         "preserve": preserve,
+        "gaps": gaps,
         "listen_fds": inherited,
         "console_socket": options.get("console-socket"),
         "pid_file": options.get("pid-file"),
@@ -90,7 +97,7 @@ def create(context: Context, options: dict[str, Any], identifier: str, *, run: b
     second = stage.spawn("container", shared["preserve"])
     priming = stage.Priming()
     try:
-        from lading.runtime.oci import launch  # while the second process loads what it needs
+        from lading.runtime.oci import exchange, launch  # while the second process loads what it needs
 
         made = launch.Launch(context.root, identifier, shared, context.warn, second, priming)
     except BaseException:
@@ -100,9 +107,10 @@ def create(context: Context, options: dict[str, Any], identifier: str, *, run: b
     made.make(waits=not run)
     if not run:
         return 0
+    foreground.pid = made.pid
     try:
-        launch.go(made.container, made.channel)
-        launch.started(made.container, context.warn)
+        exchange.go(made.container, made.channel)
+        exchange.started(made.container, context.warn)
     except BaseException:
         made.undo()
         raise
@@ -117,19 +125,19 @@ def create(context: Context, options: dict[str, Any], identifier: str, *, run: b
 
 def finish(context: Context, container: state.Container) -> None:
     """What delete does to a container that has ended."""
-    from lading.runtime.oci import launch
+    from lading.runtime.oci import exchange
 
     group = container.group()
     if not container.data["pidns"]:
         group.kill()
     group.remove()
     container.remove()
-    launch.after_stop(container, context.warn)
+    exchange.after_stop(container, context.warn)
 
 
 def start(context: Context, identifier: str) -> int:
     """Let the command of a created container run."""
-    from lading.runtime.oci import launch, state
+    from lading.runtime.oci import exchange, state
 
     container = state.Container.found(context.root, identifier)
     status = container.status()
@@ -147,8 +155,8 @@ def start(context: Context, identifier: str) -> int:
         os.close(folder)
     os.unlink(f"{container.directory}/start")  # a second start finds the container running
     try:
-        launch.go(container, channel)
+        exchange.go(container, channel)
     finally:
         channel.close()
-    launch.started(container, context.warn)
+    exchange.started(container, context.warn)
     return 0
