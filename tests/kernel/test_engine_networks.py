@@ -635,6 +635,7 @@ def test_names_outlive_a_killed_daemon_and_a_killed_resolver(tmp_path: Path) -> 
         engine.containers.remove("second", True, True)
         engine.networks.remove("stay")
     eventually(lambda: not os.path.exists(f"/proc/{second}"))
+    assert not {"names.sock", "network"} & set(os.listdir(paths.run))
 
 
 def test_what_ends_without_a_daemon_is_let_go(tmp_path: Path) -> None:

@@ -184,6 +184,7 @@ class Door:
         with self._lock:
             control = self._connect()
             if control is None:
+                self._forget()
                 return frozenset()
             self._connected(control)
             try:
@@ -199,7 +200,14 @@ class Door:
     def close(self) -> None:
         """Let go of it: it goes on while containers need it."""
         with self._lock:
+            if self._control is not None and not self._boxes:
+                self._forget()
             self._hang_up()
+
+    def _forget(self) -> None:
+        """Nobody is there, or will be: the next daemon need not look."""
+        with suppress(FileNotFoundError):
+            os.unlink(self._path)
 
     # -- the connection --------------------------------------------------------------------------------------
 
@@ -253,6 +261,7 @@ class Door:
             while not poll.poll(_LINGER * 1000):
                 with self._lock:
                     if self._control is control and not self._boxes:
+                        self._forget()
                         self._hang_up()
         finally:
             os.close(copy)
@@ -298,8 +307,7 @@ class Door:
 
     def _start(self) -> socket.socket:
         """A connection to a new resolver. Its socket listens before it runs, so nobody waits for its start."""
-        with suppress(FileNotFoundError):
-            os.unlink(self._path)
+        self._forget()
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC) as listener:
             listener.bind(self._path)
             os.chmod(self._path, 0o600)
