@@ -320,6 +320,7 @@ def test_bad_requests_leave_nothing(world: World) -> None:
 def test_only_what_goes_with_its_run_is_mounted_volatile(world: World) -> None:
     for goes in (False, True):
         identifier = world.up(auto_remove=goes)
+        assert world.engine.containers.inspect(identifier).driver == "overlay"
         options = world.exec(identifier, "head", "-1", "/proc/mounts")[1]
         assert options.startswith("overlay / ") and ("volatile" in options) == goes
         world.engine.containers.remove(identifier, True, True)

@@ -12,6 +12,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -836,3 +837,11 @@ def test_ports_are_parsed_and_shown(world: World) -> None:
 def test_what_would_change_nothing_is_refused(world: World, host: dict[str, Any], status: int) -> None:
     body = {"Image": "busybox", "Cmd": ["true"], "HostConfig": host}
     assert world.call("POST", "/containers/create", body)[0] == status
+
+
+def test_the_storage_driver_is_the_engine_s(world: World) -> None:
+    ref = world.container("true")
+    box = world.engine.containers.find(ref)
+    box.view = replace(box.view, driver="copy")
+    found = world.call("GET", f"/containers/{ref}/json")[1]
+    assert (found["Driver"], found["GraphDriver"]["Name"]) == ("copy", "copy")

@@ -310,6 +310,7 @@ class ContainerView:
     networks: tuple[EndpointState, ...] = ()
     ports: tuple[PortBinding, ...] = ()  # as published, with real host ports
     restart_count: int = 0
+    driver: str = ""  # how snapshots are stored: overlay or copy
     platform: str = "linux"
     log_path: str = ""
     hostname_path: str = ""

@@ -71,6 +71,7 @@ def view(rooms: Rooms, entry: Entry, *, size: bool = False) -> ContainerView:
         networks=history.endpoints if entry.running else _idle_endpoints(rooms, record),
         ports=history.ports if entry.running else (),
         restart_count=history.restarts,
+        driver=rooms.snapshotter.name,
         platform=record.platform,
         log_path=log_path(directory) if record.host.log_driver != "none" else "",
         hostname_path=f"{directory}/hostname",
