@@ -155,13 +155,11 @@ class User:
 
     @property
     def daemon(self) -> int:
-        (pid,) = self.pids("lading daemon")
-        return pid
+        return min(self.pids("lading daemon"))  # a child that has not exec'd yet looks like it
 
     @property
     def keeper(self) -> int:
-        (pid,) = self.pids("lading.rootless.keeper")
-        return pid
+        return min(self.pids("lading.rootless.keeper"))
 
     def end(self) -> None:
         """Stop the daemon; everything else ends by itself."""

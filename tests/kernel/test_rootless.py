@@ -194,6 +194,22 @@ def test_devices_and_terminals(single: User) -> None:
     assert b"No such file" in done.stderr
 
 
+def test_options_that_ask_for_the_host(single: User) -> None:
+    script = "echo y >/dev/null && ls /proc/self >/dev/null && ls /sys >/dev/null && echo fine"
+    for flags in (
+        "--pid host", "--ipc host --uts host", "--privileged", "--device /dev/zero", "--device /dev/null:/dev/nothing",
+        "--init", "--read-only --tmpfs /t", "--network none",
+    ):  # fmt: skip
+        assert single.said("run", "--rm", *flags.split(), "tiny", "sh", "-c", script) == "fine", flags
+
+
+def test_a_commit_needs_no_freezer(single: User) -> None:
+    single("run", "-d", "--name", "changed", "tiny", "sh", "-c", "echo new >/new; sleep 100")
+    assert settles(lambda: b"new" in single("exec", "changed", "cat", "/new", code=None).stdout)
+    single("commit", "changed", "changed")
+    assert single.said("run", "--rm", "changed", "cat", "/new") == "new"
+
+
 def test_here_needs_no_daemon_and_leaves_nothing(single: User) -> None:
     single.end()
     assert settles(lambda: not processes())
@@ -250,7 +266,7 @@ def test_a_network_of_its_own_reaches_the_outside_and_not_the_host(program: str,
                 "tiny",
                 "sh",
                 "-c",
-                f"busybox timeout 5 nc {network_world.OUTSIDE} 80 </dev/null; true",
+                f"sleep 1 | busybox timeout 5 nc {network_world.OUTSIDE} 80; true",
             )
             assert done.stdout.split()[0] == b"outside" and not done.stderr
             asked = "for a in 127.0.0.1 10.0.2.2 203.0.113.2; do busybox timeout 2 nc $a 81 </dev/null; done; true"

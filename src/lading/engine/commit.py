@@ -57,7 +57,8 @@ def commit(
         if entry.removing:
             raise Conflict(f"container {entry.id} is being removed")
         live = rooms.runtime.live(entry.id) if entry.running else None
-        froze = pause and live is not None and not live.paused
+        can = rooms.runtime.layout.freezes  # else the layer is of a moving tree, as with --pause=false
+        froze = pause and can and live is not None and not live.paused
         if froze:
             rooms.runtime.pause(entry.id)
         try:

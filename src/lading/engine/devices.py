@@ -80,7 +80,7 @@ def nodes(devices: Iterable[Device], privileged: bool) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     if privileged:
         for path in _host_nodes("/dev"):
-            node = _describe(path, path)
+            node = None if os.path.islink(path) else _describe(path, path)
             if node is not None:
                 found[path] = node
     for device in devices:

@@ -7,7 +7,7 @@ Sources: user_namespaces(7), mount_namespaces(7) "Restrictions on mount namespac
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,17 +52,23 @@ class Confined:
             resources.pop("pids", None)  # the engine's default; what users ask for is checked before
         linux["resources"] = resources
         fitted: dict[str, Any] = {**spec, "linux": linux}
-        fitted["mounts"] = [self._mount(entry, "network" in kinds) for entry in spec.get("mounts") or ()]
+        fitted["mounts"] = [
+            self._mount(entry, kinds)
+            for entry in spec.get("mounts") or ()
+            if entry.get("type") != "mqueue"
+            or "ipc" in kinds  # the host's queues are not this user's to mount
+        ]
         if spec.get("process"):
             fitted["process"] = self.fit_process(spec["process"])
         return fitted
 
-    def _mount(self, entry: Mapping[str, Any], own_network: bool) -> Mapping[str, Any]:
+    def _mount(self, entry: Mapping[str, Any], kinds: Collection[Any]) -> Mapping[str, Any]:
         options = [str(option) for option in entry.get("options") or ()]
-        if entry.get("type") == "sysfs" and not own_network:
-            # sysfs shows a network namespace, and only its owner may mount it.
-            options = ["rbind", "rslave", *(option for option in options if option != "relatime")]
-            return {**entry, "type": "bind", "source": "/sys", "options": options}
+        # They show a network namespace and a pid namespace, and only its owner may mount them.
+        for kind, namespace, source in (("sysfs", "network", "/sys"), ("proc", "pid", "/proc")):
+            if entry.get("type") == kind and namespace not in kinds:
+                options = ["rbind", "rslave", *(option for option in options if option != "relatime")]
+                return {**entry, "type": "bind", "source": source, "options": options}
         if entry.get("type") == "devpts":
             options = [
                 option

@@ -20,6 +20,7 @@ from lading.base import errors
 from lading.build.bootstrap import sources as apt
 from lading.build.bootstrap.recipes import Recipe
 from lading.build.bootstrap.scrub import KEYRING, dpkg_options
+from lading.linux import identity
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PASSED_ON = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
@@ -109,7 +110,7 @@ def make_tree(
     cancelled: Callable[[], bool],
 ) -> tuple[str, tuple[apt.Source, ...]]:
     """Fill the empty directory `target`; returns the tool and the host's sources that were used, if any."""
-    if os.geteuid() != 0:
+    if not identity.host_root():
         raise errors.Denied(
             f"{recipe.name} cannot be bootstrapped",
             why="Installing Debian packages into a tree needs root.",

@@ -40,6 +40,11 @@ class Layout:
             return "hybrid" if self.unified else "v1"
         return "v2" if self.unified else "none"
 
+    @property
+    def freezes(self) -> bool:
+        """Whether containers can be paused."""
+        return "freezer" in self.v1 or bool(self.unified)
+
     def has(self, controller: str) -> bool:
         """Whether limits of this controller can be set at all."""
         return controller in self.v1 or controller in self.v2
