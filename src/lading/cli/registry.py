@@ -37,10 +37,13 @@ def _content(context: Context, flags: Flags, *, local: bool, make: bool = True) 
     if not make and not os.path.isdir(f"{root}/blobs"):
         raise Invalid(f"{root} holds no registry", hint="Name its directory with --root.")
     try:
+        if local:
+            os.makedirs(engine.root, mode=0o711, exist_ok=True)
+        else:
+            os.makedirs(root, mode=0o700, exist_ok=True)
         own = Blobs(f"{root}/blobs")
         own.recover()
-        # Only what is there: a registry does not make an engine's store.
-        theirs = Blobs(engine.blobs) if local and os.path.isdir(f"{engine.blobs}/sha256") else None
+        theirs = Blobs(engine.blobs) if local else None
         return Content(own, Database(f"{root}/registry.db"), theirs)
     except PermissionError as error:
         raise Denied(

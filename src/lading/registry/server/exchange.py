@@ -10,7 +10,7 @@ from typing import BinaryIO
 from urllib.parse import parse_qsl
 
 from lading import __version__
-from lading.http.connection import Connection, Headers
+from lading.http.connection import ClientGone, Connection, Headers
 from lading.registry.server import failures
 from lading.registry.server.failures import Refusal
 
@@ -20,6 +20,10 @@ _STAMP: Headers = [
     ("X-Content-Type-Options", "nosniff"),
     ("Server", f"lading/{__version__}"),
 ]
+
+_WINDOW = 60.0
+_RATE = 1024
+"""Bytes a second that a body must bring over each window: slower ones would hold a thread and an upload for ever."""
 
 
 class Exchange:
@@ -37,6 +41,10 @@ class Exchange:
         self.received = 0
         self.sent = 0
         self.status = 0
+        self._window: tuple[float, int] = (
+            time.monotonic(),
+            0,
+        )  # when it began, and what had been received then
 
     def header(self, name: bytes) -> str:
         return self._headers.get(name, b"").decode("latin-1").strip()
@@ -58,9 +66,14 @@ class Exchange:
     # The body
 
     def read(self) -> bytes:
-        """The next piece; b"" at the end."""
+        """The next piece; b"" at the end. A client that only drips is gone."""
         piece = self.connection.read_body()
         self.received += len(piece)
+        now, (began, had) = time.monotonic(), self._window
+        if now - began > _WINDOW:
+            if piece and self.received - had < _RATE * (now - began):
+                raise ClientGone
+            self._window = (now, self.received)
         return piece
 
     def length(self) -> int | None:

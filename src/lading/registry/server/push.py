@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 
+from lading.base.errors import LadingError
 from lading.http.connection import Headers
 from lading.registry.server import documents, failures, paths
 from lading.registry.server.content import Content
@@ -36,7 +37,7 @@ def _whole(content: Content, uploads: Uploads, x: Exchange, repo: str, digest: s
     upload = uploads.start(repo)
     with uploads.turn(repo, upload.id):
         try:
-            _receive(x, upload)
+            _receive(uploads, x, upload)
             content.commit(repo, upload.writer, digest)
         finally:
             uploads.end(upload)
@@ -53,7 +54,7 @@ def chunk(uploads: Uploads, x: Exchange, repo: str, identifier: str) -> None:
     """PATCH: more of the blob. What arrived before a connection broke is kept, and `status` tells how much."""
     with uploads.turn(repo, identifier) as upload:
         end = _in_order(x, upload)
-        _receive(x, upload, end)
+        _receive(uploads, x, upload, end)
         if end is not None and upload.writer.size != end:
             uploads.end(upload)
             raise Refusal(400, failures.SIZE_INVALID, "the chunk is not as long as its Content-Range says")
@@ -68,7 +69,7 @@ def finish(content: Content, uploads: Uploads, x: Exchange, repo: str, identifie
     digest = paths.digest(text)
     with uploads.turn(repo, identifier) as upload:
         end = _in_order(x, upload)
-        _receive(x, upload, end)
+        _receive(uploads, x, upload, end)
         try:
             if end is not None and upload.writer.size != end:
                 raise Refusal(
@@ -115,12 +116,16 @@ def _in_order(x: Exchange, upload: Upload) -> int | None:
     return last + 1
 
 
-def _receive(x: Exchange, upload: Upload, end: int | None = None) -> None:
+def _receive(uploads: Uploads, x: Exchange, upload: Upload, end: int | None = None) -> None:
     """The request's body to the writer; not a byte beyond `end`."""
     while piece := x.read():
         if end is not None and upload.writer.size + len(piece) > end:
             return  # the caller sees that the size is wrong: what is missing was not what was announced
-        upload.writer.write(piece)
+        try:
+            upload.writer.write(piece)
+        except LadingError:
+            uploads.end(upload)  # a full disk: nobody can tell what of the piece was written
+            raise
 
 
 def _where(upload: Upload) -> tuple[tuple[str, str], ...]:
