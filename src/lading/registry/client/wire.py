@@ -156,13 +156,24 @@ class Wire:
         """Cut the connection when the head takes too long in all: a time-out of each recv(2) never ends a server that
         sends one byte a second.
         """
-        timer = threading.Timer(self.patience.head, _cut, (conn,))
+        late = threading.Event()
+
+        def cut() -> None:
+            late.set()
+            _cut(conn)
+
+        timer = threading.Timer(self.patience.head, cut)
         timer.daemon = True
         timer.start()
         try:
             yield
+        except (OSError, http.client.HTTPException, ValueError):
+            if not late.is_set():
+                raise
         finally:
             timer.cancel()
+        if late.is_set():  # what was read may be half a head, which http.client takes for a whole one
+            raise TimeoutError
 
     def _connection(self, origin: Origin) -> http.client.HTTPConnection:
         conn: http.client.HTTPConnection | None = None
