@@ -216,7 +216,7 @@ def _listed(said: Mapping[str, Any], keys: list[str], path: str) -> Credentials:
         packed = fields.text(entry, "auth")
         if packed:
             try:
-                user, _, password = base64.b64decode(packed).decode().partition(":")
+                user, _, password = base64.b64decode(packed, validate=True).decode().partition(":")
             except (binascii.Error, UnicodeDecodeError):
                 raise errors.Invalid(f"{path}: the entry {key!r} is not base64 of user:password") from None
         return Credentials(
