@@ -56,3 +56,16 @@ def found(layout: Layout, value: dict[str, Any]) -> Group:
     group = Group(layout, "")
     group.v1, group.unified = dict(value["v1"]), value["unified"]
     return group
+
+
+def remove(group: Group) -> None:
+    """The groups, and those above that are our own by name and empty now."""
+    group.remove()
+    for directory in group.directories:
+        above = os.path.dirname(directory)
+        while f"/{PARENT}" in above:
+            try:
+                os.rmdir(above)
+            except OSError:
+                break  # in use by another container
+            above = os.path.dirname(above)

@@ -280,7 +280,7 @@ class Launch:
                 exchange.after_stop(self.container, self.warn)
             if self.group is not None:
                 self.group.kill()
-                self.group.remove()
+                groups.remove(self.group)
             self.container.remove()
 
 

@@ -125,12 +125,12 @@ def create(context: Context, options: dict[str, Any], identifier: str, *, run: b
 
 def finish(context: Context, container: state.Container) -> None:
     """What delete does to a container that has ended."""
-    from lading.runtime.oci import exchange
+    from lading.runtime.oci import exchange, groups
 
     group = container.group()
     if not container.data["pidns"]:
         group.kill()
-    group.remove()
+    groups.remove(group)
     container.remove()
     exchange.after_stop(container, context.warn)
 
