@@ -142,6 +142,7 @@ class Ground:
     # -- the engine --------------------------------------------------------------------------------------------
 
     def start(self) -> None:
+        (self.directory / "run/lading.sock").unlink(missing_ok=True)  # what a killed one left
         log = (self.directory / "daemon.log").open("ab")
         self._daemon = subprocess.Popen(
             [sys.executable, "-P", "-m", "lading", "daemon", "--idle-exit", "900"],
