@@ -57,6 +57,12 @@ class Image:
         return chains[-1] if chains else None
 
 
+def _untagged(name: str) -> str:
+    """A reference without its tag; a colon before a slash is a port's."""
+    before, colon, tag = name.rpartition(":")
+    return before if colon and "/" not in tag else name
+
+
 @dataclass(frozen=True)
 class Removed:
     """What a removal did: references taken away, blobs and snapshots deleted, bytes regained."""
@@ -204,7 +210,7 @@ class Images:
         known = {reference.parse(row["ref"]).familiar for row in self._db.query("SELECT ref FROM image_refs")}
         near = difflib.get_close_matches(text, known, 1, 0.6)
         if not near:  # the right name with a wrong tag
-            near = sorted(name for name in known if name.partition(":")[0] == text.partition(":")[0])[:1]
+            near = sorted(name for name in known if _untagged(name) == _untagged(text))[:1]
         return f"Did you mean {near[0]!r}?" if near else ""
 
     def list(self) -> tuple[Image, ...]:
