@@ -212,6 +212,10 @@ def test_run_relays_its_own_terminal(world: World) -> None:
 
 def test_descriptors_are_kept_as_asked_and_no_others(world: World, tmp_path: Path) -> None:
     (tmp_path / "kept").write_text("kept")
+    gaps = world.run(
+        "run", "--preserve-fds", "5", "-b", str(world.bundle(config("ls", "/proc/self/fd"))), world.name()
+    )
+    assert gaps.stdout.split() == ["0", "1", "2", "3"]  # 3 is ls's own: what was not open is not made up
     made = world.bundle(config("sh", "-c", "cat <&3; ls /proc/self/fd"))
     argv = [
         sys.executable,

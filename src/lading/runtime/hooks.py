@@ -25,12 +25,15 @@ class HookFailed(Exception):
         self.detail = detail
 
 
-def encode(entries: list[dict[str, Any]]) -> list[tuple[bytes, list[bytes], dict[bytes, bytes], int]]:
+def encode(
+    entries: list[dict[str, Any]], inherited: dict[bytes, bytes] | None = None
+) -> list[tuple[bytes, list[bytes], dict[bytes, bytes], int]]:
     """(path, arguments, environment, timeout in seconds or 0) of each hook, without any text left to encode."""
     found = []
     for entry in entries:
         path = os.fsencode(entry["path"])
-        environment = {}
+        # The specification leaves open what a hook without `env` gets: of the host's, the caller's own, as with runc.
+        environment = dict(inherited or {}) if entry.get("env") is None else {}
         for item in entry.get("env") or ():
             name, _, value = os.fsencode(item).partition(b"=")
             if name:

@@ -81,7 +81,7 @@ def receive(channel: _socket.socket) -> tuple[tuple[Any, ...], int]:
 def run_hooks(point: str, entries: list[dict[str, Any]], text: int) -> None:
     """Hooks of the host; Invalid, naming point and hook, when one fails."""
     try:
-        hooks.run(hooks.encode(entries), text)
+        hooks.run(hooks.encode(entries, dict(os.environb)), text)
     except hooks.HookFailed as failure:
         raise Invalid(
             f"a {point} hook failed: {failure.detail.decode('utf-8', 'replace')}",

@@ -73,6 +73,7 @@ def settings(options: dict[str, Any]) -> dict[str, Any]:
             os.dup2(null, fd)
             if null != fd:
                 os.close(null)
+            os.set_inheritable(fd, True)
             gaps.append(fd)
     return {
         "preserve": preserve,
