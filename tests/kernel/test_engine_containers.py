@@ -334,3 +334,8 @@ def test_a_joined_pid_namespace_is_the_other_container_s(world: World) -> None:
     assert "1 sleep 4321" in said and "lading" not in said, said
     assert len(said.splitlines()) < 8, "no process of the host"
     world.engine.containers.remove(first, True, True)
+
+
+def test_a_long_host_name_answers_to_its_first_part(world: World) -> None:
+    said = world.said("cat", "/etc/hosts", net="bridge", config=Config(hostname="web.example.org"))
+    assert said.splitlines()[-1].split()[1:] == ["web.example.org", "web"]

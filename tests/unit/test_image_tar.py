@@ -257,7 +257,7 @@ def test_a_tree_deeper_than_any_path_is_refused(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(OSError, match="nested deeper"):
         write.tree(fd, write.Writer(lambda data: None))
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before, "fewer where a thread of an earlier test lets go"
     os.close(fd)
 
 

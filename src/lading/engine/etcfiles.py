@@ -55,7 +55,8 @@ def hosts(
     """hosts(5): localhost, the extra names, then the container's own addresses."""
     from lading.network import resolver
 
-    names = [f"{hostname}.{domainname}", hostname] if domainname else [hostname]
+    whole = f"{hostname}.{domainname}" if domainname else hostname
+    names = list(dict.fromkeys([whole, hostname, hostname.partition(".")[0]]))
     own: list[tuple[str, Sequence[str]]] = []
     for state in endpoints:
         own.extend((address, names) for address in (state.ipv4, state.ipv6) if address)
