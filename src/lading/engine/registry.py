@@ -86,14 +86,11 @@ class Registry:
                 before = self._named(name)
                 rooms.images.put(name, pulled.manifest.digest)
                 image = rooms.images.by_manifest(pulled.manifest.digest)
-        except Unreachable as error:
-            raise type(error)(
-                error.what,
-                why=error.why,
-                hint="Without a registry, make a base image with `lading bootstrap`, or bring one with `lading load`.",
-            ) from error
-        except BaseException:
+        except BaseException as error:
             rooms.images.discard(made)
+            if isinstance(error, Unreachable):
+                advice = "Without a registry, make a base image with `lading bootstrap`, or bring one with `lading load`."
+                raise Unreachable(error.what, why=error.why, hint=advice) from error
             raise
         rooms.images.settle()
         same = before is not None and before.id == image.id and not pulled.fetched

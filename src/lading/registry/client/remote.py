@@ -167,17 +167,25 @@ class Repository:
     def manifest(self, reference: str) -> documents.Document:
         """The manifest or index under a tag or digest, verified."""
         what = f"manifest of {self.path}{'@' if ':' in reference else ':'}{reference}"
-        with self.exchange(
-            "GET", self.url(f"manifests/{reference}"), (200,), {"Accept": ACCEPT}, what=what
-        ) as response:
-            data = response.text(fields.LIMIT)
-            return documents.checked(
-                data,
-                content_type=response.header("Content-Type"),
-                stated=response.header("Docker-Content-Digest"),
-                wanted=reference if ":" in reference else "",
-                name=f"{self}{'@' if ':' in reference else ':'}{reference}",
-            )
+        for attempt in (1, 2, 3):
+            with self.exchange(
+                "GET", self.url(f"manifests/{reference}"), (200,), {"Accept": ACCEPT}, what=what
+            ) as response:
+                try:
+                    data = response.text(fields.LIMIT)
+                except Broken:
+                    self.check()
+                    if attempt == 3:
+                        raise
+                    continue
+                return documents.checked(
+                    data,
+                    content_type=response.header("Content-Type"),
+                    stated=response.header("Docker-Content-Digest"),
+                    wanted=reference if ":" in reference else "",
+                    name=f"{self}{'@' if ':' in reference else ':'}{reference}",
+                )
+        raise errors.Internal("a manifest was neither read nor given up")
 
     def blob(self, wanted: Descriptor) -> bytes:
         """A small blob, such as a config, verified."""
