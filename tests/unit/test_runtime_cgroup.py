@@ -111,6 +111,8 @@ def _verdict(program: bytes, kind: int, access: int, major: int, minor: int) -> 
             registers[dst] = immediate
         elif opcode == 0x56:
             at += offset if registers[dst] != immediate else 0
+        elif opcode == 0x16:
+            at += offset if registers[dst] == immediate else 0
         elif opcode == 0x5E:
             at += offset if registers[dst] != registers[src] else 0
         elif opcode == 0x95:
@@ -137,6 +139,21 @@ def test_device_rules_on_v2_let_the_last_match_decide() -> None:
     assert _verdict(program, c, read, 136, 5) == 1
     assert _verdict(program, c, read | mknod, 136, 5) == 0, "only read and write were given"
     assert _verdict(program, c, read, 136, 9) == 0
+
+
+def test_a_denial_of_one_access_on_v2_holds_for_whoever_asks_for_more() -> None:
+    """open(2) with O_RDWR asks for reading and writing in one question."""
+    program = devices.compile_rules(
+        [
+            {"allow": True, "access": "rwm"},
+            {"allow": False, "type": "c", "major": 1, "minor": 11, "access": "w"},
+        ]
+    )
+    c, read, write = 2, 2, 4
+    assert _verdict(program, c, write, 1, 11) == 0
+    assert _verdict(program, c, read | write, 1, 11) == 0
+    assert _verdict(program, c, read, 1, 11) == 1
+    assert _verdict(program, c, read | write, 1, 12) == 1
 
 
 class FakeGroup(Group):

@@ -40,7 +40,9 @@ def compile_rules(rules: Iterable[Mapping[str, Any]]) -> bytes:
         if kind != "a":
             block.append(("jne", 2, _TYPES[kind]))  # type: ignore[arg-type]
         if access != 7:
-            block += [_ins(0xBC, 1, 3), _ins(0x54, 1, 0, 0, access), ("jne-reg", 1, 3)]  # type: ignore[list-item]
+            # An allowance must cover all that is asked; a denial hits when it covers some (devices.rst, "exceptions").
+            check = ("jne-reg", 1, 3) if rule.get("allow") else ("jeq", 1, 0)
+            block += [_ins(0xBC, 1, 3), _ins(0x54, 1, 0, 0, access), check]  # type: ignore[list-item]
         for register, key in ((4, "major"), (5, "minor")):
             if rule.get(key) not in (None, -1):
                 block.append(("jne", register, rule[key]))  # type: ignore[arg-type]
@@ -49,11 +51,10 @@ def compile_rules(rules: Iterable[Mapping[str, Any]]) -> bytes:
             offset = length - position - 1
             if isinstance(item, tuple):
                 name, register, value = item
-                block[position] = (
-                    _ins(0x56, register, 0, offset, value)
-                    if name == "jne"
-                    else _ins(0x5E, register, value, offset)
-                )
+                if name == "jne-reg":
+                    block[position] = _ins(0x5E, register, value, offset)
+                else:
+                    block[position] = _ins(0x56 if name == "jne" else 0x16, register, 0, offset, value)
         code += block + verdict
     code += [_ins(0xB4, 0, 0, 0, 0), _ins(0x95)]
     return b"".join(code)
