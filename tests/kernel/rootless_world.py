@@ -77,6 +77,8 @@ class User:
     environ: dict[str, str] = field(default_factory=dict)
     groups: list[str] = field(default_factory=list)
     """Control group directories that every command is moved to."""
+    mounts: list[str] = field(default_factory=list)
+    """Shell lines that mount something more for every command."""
 
     def __post_init__(self) -> None:
         files = self.home.parent / "etc"
@@ -99,6 +101,7 @@ class User:
         if self.tun:
             tun = self.home.parent / "tun"
             lines += [f"[ -e {tun} ] || mknod -m 666 {tun} c 10 200", f"mount --bind {tun} /dev/net/tun"]
+        lines += self.mounts
         lines += [f"echo $$ > {group}/cgroup.procs" for group in self.groups]
         lines.append(f"cd {self.home}")
         return "\n".join(lines)
@@ -190,7 +193,7 @@ def _reachable(shown: Path) -> list[str]:
 def user(*, mapped: bool = False, tun: bool = False, **environ: str) -> Iterator[User]:
     """A user with an empty home, gone with everything they left at the end; fails when a process stays behind."""
     with tempfile.TemporaryDirectory(
-        prefix="lading-ordinary-", dir="/tmp", ignore_cleanup_errors=True
+        prefix="lading-ordinary-", dir="/var/tmp", ignore_cleanup_errors=True
     ) as made:
         base = Path(made)
         base.chmod(0o755)

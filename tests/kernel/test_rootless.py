@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import socket
 import stat
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -219,6 +221,22 @@ def test_here_needs_no_daemon_and_leaves_nothing(single: User) -> None:
     assert single("--here", "run", "--rm", "tiny", "sh", "-c", "exit 7", code=7)
 
 
+def test_without_a_session_the_run_directory_is_ones_own_in_tmp(single: User) -> None:
+    """A batch node: no XDG_RUNTIME_DIR, and a umask that would open directories to a group."""
+    single.end()
+    assert settles(lambda: not processes())
+    single.environ["XDG_RUNTIME_DIR"] = ""
+    single.mounts.append("mount -t tmpfs -o mode=1777 tmpfs /tmp")
+    command = [sys.executable, "-P", "-m", "lading", "--here", "run", "--rm", "tiny", "echo", "batch"]
+    try:
+        done = single.run("sh", "-c", f"umask 002; {shlex.join(command)}; stat -c %a /tmp/lading-{UID}")
+        assert done.stdout == b"batch\n700\n"
+        assert settles(lambda: not processes()), processes()
+    finally:
+        single.environ.pop("XDG_RUNTIME_DIR")
+        single.mounts.clear()
+
+
 def test_a_killed_keeper_is_replaced(single: User) -> None:
     """Its containers lose their ports, and can still be ended; the next daemon makes a new one."""
     single("run", "-d", "--name", "one", "-p", f"{free_port()}:80", "tiny", "sh", "-c", SERVER)
@@ -266,7 +284,7 @@ def test_a_network_of_its_own_reaches_the_outside_and_not_the_host(program: str,
                 "tiny",
                 "sh",
                 "-c",
-                f"sleep 1 | busybox timeout 5 nc {network_world.OUTSIDE} 80; true",
+                f"sleep 1 | busybox timeout 3 nc {network_world.OUTSIDE} 80; true",
             )
             assert done.stdout.split()[0] == b"outside" and not done.stderr
             asked = "for a in 127.0.0.1 10.0.2.2 203.0.113.2; do busybox timeout 2 nc $a 81 </dev/null; done; true"
@@ -292,6 +310,10 @@ def test_limits_in_delegated_groups(tmp_path: Path) -> None:
                 if path.parent.name == one.said("ps", "-q", "--no-trunc")
             ]
             assert limits == [str(64 << 20)]
+            one("pause", "held")
+            assert "Paused" in one.said("ps", "--format", "{{.Status}}")
+            one("unpause", "held")
+            assert one.said("top", "held").count("sleep") == 1
             bomb = "i=0; while [ $i -lt 40 ]; do sleep 5 & i=$((i+1)); done; echo all"
             done = one("run", "--rm", "--pids-limit", "20", "tiny", "sh", "-c", bomb, code=None)
             assert b"all" not in done.stdout or b"fork" in done.stderr
@@ -303,7 +325,11 @@ def test_limits_in_delegated_groups(tmp_path: Path) -> None:
 def _delegate(name: str) -> list[str]:
     """Groups named `name` that belong to the user, on each hierarchy that limits."""
     root, made = Path("/sys/fs/cgroup"), []
-    tops = [root] if (root / "cgroup.controllers").exists() else [root / "memory", root / "pids"]
+    tops = (
+        [root]
+        if (root / "cgroup.controllers").exists()
+        else [root / "memory", root / "pids", root / "unified"]
+    )
     for top in tops:
         if not (top / "cgroup.procs").exists():
             continue

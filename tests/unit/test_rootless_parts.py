@@ -118,24 +118,42 @@ def test_delegated_groups_are_those_one_can_write(tmp_path: Path) -> None:
     assert groups.delegated(str(tmp_path / "proc")) == Layout({}, f"{unified}/mine", frozenset({"cpu", "io"}))
 
 
+def test_the_engine_steps_out_of_its_own_group(tmp_path: Path) -> None:
+    (tmp_path / "cgroup.procs").write_text(f"{os.getpid()}\n")
+    groups.step_aside(Layout({}, str(tmp_path), frozenset()))
+    assert not (tmp_path / groups.ASIDE).exists()  # there is nothing to hand on
+    layout = Layout({}, str(tmp_path), frozenset({"memory"}))
+    groups.step_aside(layout)
+    assert (tmp_path / groups.ASIDE / "cgroup.procs").read_text() == str(os.getpid())
+    groups.leave(layout)
+    assert (tmp_path / groups.ASIDE).exists()  # somebody is in it
+
+
 def test_a_run_directory_that_others_can_replace_is_refused(tmp_path: Path) -> None:
     run = tmp_path / "open" / "run"
-    run.mkdir(parents=True)
-    run.chmod(0o711)
-    places.check_run(str(run), os.getuid())
-    for mode in (0o777, 0o775):
+    old = os.umask(0o002)
+    try:
+        places.make_run(str(run))
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(run.parent.stat().st_mode) == 0o700
+    uid, gid = run.stat().st_uid, run.stat().st_gid
+    places.check_run(str(run), uid, gid)
+    run.parent.chmod(0o775)
+    places.check_run(str(run), uid, gid)  # the user's own group
+    for mode, group in ((0o777, gid), (0o775, gid + 1)):
         run.parent.chmod(mode)
         with pytest.raises(Denied, match="cannot be trusted"):
-            places.check_run(str(run), os.getuid())
+            places.check_run(str(run), uid, group)
     run.parent.chmod(stat.S_ISVTX | 0o777)
-    places.check_run(str(run), os.getuid())
-    with pytest.raises(Denied):
-        places.check_run(str(run), os.getuid() + 1 if os.getuid() else -1) if os.getuid() else _other(run)
+    places.check_run(str(run), uid, gid + 1)
 
 
-def _other(run: Path) -> None:
-    os.chown(run, 12345, 12345)
-    places.check_run(str(run), 54321)
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a directory away needs root")
+def test_a_run_directory_of_another_user_is_refused(tmp_path: Path) -> None:
+    os.chown(tmp_path, 12345, 12345)
+    with pytest.raises(Denied, match="cannot be trusted"):
+        places.check_run(str(tmp_path), 54321, 54321)
 
 
 def test_the_file_system_of_a_path() -> None:

@@ -31,6 +31,7 @@ def start_daemon(context: Context) -> None:
     """Return when a daemon listens at the default socket; Unavailable with its last words when it does not come up."""
     run = from_environment(context.environ, context.uid).run
     try:
+        os.makedirs(os.path.dirname(run), mode=0o700, exist_ok=True)
         os.makedirs(run, mode=0o711, exist_ok=True)
         lock = os.open(f"{run}/spawn.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         _check_owner(run, context.uid)

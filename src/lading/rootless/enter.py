@@ -114,8 +114,8 @@ class Entered:
 
 def enter(paths: Paths, environ: Mapping[str, str]) -> Entered:
     """Into the namespaces of this run directory. Root has no need of it."""
-    os.makedirs(paths.run, mode=0o711, exist_ok=True)
-    places.check_run(paths.run, os.getuid())
+    places.make_run(paths.run)
+    places.check_run(paths.run, os.getuid(), os.getgid())
     os.makedirs(paths.root, mode=0o711, exist_ok=True)
     unsafe = places.warning(paths.root)
     lock = os.open(f"{paths.run}/keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

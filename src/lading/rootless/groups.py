@@ -67,11 +67,14 @@ def step_aside(layout: Layout) -> None:
         os.makedirs(leaf, exist_ok=True)
         with open(f"{layout.unified}/cgroup.procs", encoding="ascii") as file:
             pids = file.read().split()
-        for pid in {*pids, str(os.getpid())}:
-            with open(f"{leaf}/cgroup.procs", "w", encoding="ascii") as file:
-                file.write(pid)
     except OSError:
         return  # limits that need it are refused when they are set
+    for pid in {*pids, str(os.getpid())}:
+        try:
+            with open(f"{leaf}/cgroup.procs", "w", encoding="ascii") as file:
+                file.write(pid)
+        except OSError:
+            continue  # it has ended, or is somebody else's
 
 
 def leave(layout: Layout) -> None:

@@ -28,7 +28,10 @@ from lading.linux import identity, process
 from lading.network import links
 from lading.rootless.maps import Identities, write_single
 from lading.rootless.outside import Way
-from lading.rootless.ports import Forward, Ports
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lading.rootless.ports import Ports
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +120,7 @@ class Keeper:
         reason = become_root()
         self._network = links.sandbox()
         self._way = Way(self._network, os.environ, f"{run_dir}/keeper.log")
-        self._ports = Ports(self._network)
+        self._ports: Ports | None = None
         self._facts = {
             "identities": reason,  # "" when there are many
             "way": self._way.name,
@@ -188,13 +191,16 @@ class Keeper:
             if message[0] == "hello":
                 answer, send = ("here", os.getpid(), self._facts), [self._network]
             elif message[0] == "publish":
+                from lading.rootless.ports import Forward, Ports  # asyncio takes longer than all the rest
+
+                self._ports = self._ports or Ports(self._network)
                 forwards = [Forward(*entry) for entry in message[2]]
                 self._ports.publish(message[1], zip(forwards, sockets, strict=True))
                 sockets = []
-            elif message[0] == "withdraw":
+            elif message[0] == "withdraw" and self._ports is not None:
                 self._ports.withdraw(message[1])
             elif message[0] == "published":
-                answer = ("ids", self._ports.ids())
+                answer = ("ids", self._ports.ids() if self._ports is not None else [])
         except (OSError, ValueError, TypeError) as error:
             log.warning("%s", error)
             answer = ("error", str(error))

@@ -13,13 +13,19 @@ SHARED = frozenset(
 """File systems that several machines write to, on which batch systems keep home directories."""
 
 
-def check_run(path: str, uid: int) -> None:
+def make_run(path: str) -> None:
+    """The run directory; a parent that is missing (in /tmp, say) is made for this user alone, whatever the umask."""
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    os.makedirs(path, mode=0o711, exist_ok=True)
+
+
+def check_run(path: str, uid: int, gid: int) -> None:
     """Denied where somebody else could put another directory in the place of this one."""
     for directory in (path, os.path.dirname(path)):
         info = os.lstat(directory)
         # In a sticky directory (/tmp) nobody renames what is ours (inode(7)).
-        open_to_all = info.st_mode & 0o022 and not info.st_mode & stat.S_ISVTX
-        if not stat.S_ISDIR(info.st_mode) or info.st_uid not in (uid, 0) or open_to_all:
+        others = info.st_mode & (0o002 if info.st_gid == gid else 0o022) and not info.st_mode & stat.S_ISVTX
+        if not stat.S_ISDIR(info.st_mode) or info.st_uid not in (uid, 0) or others:
             raise Denied(
                 f"the run directory {path} cannot be trusted",
                 why=f"{directory} is not yours alone to write to.",
