@@ -408,10 +408,17 @@ REFUSED_COPIES: list[tuple[str, type[LadingError], str]] = [
         "ADD from the network is not supported (line 2, column 5)",
     ),
     (
-        "RUN --mount=type=secret,id=x true",
-        Unsupported,
-        "RUN --mount=type=secret is not supported (line 2, column 5)",
+        "RUN --mount=type=secret,id=x,required true",
+        NotFound,
+        'the step needs the secret "x", and the build was given none of that id',
     ),
+    (
+        "RUN --mount=type=secret,id=x,env=X true",
+        Unsupported,
+        "a secret as an environment variable is not supported (line 2)",
+    ),
+    ("RUN --mount=type=secret true", DockerfileError, "Dockerfile line 2, column 5"),
+    ("RUN --mount=from=$S,target=/x true", DockerfileError, "Dockerfile line 2, column 5"),
     ("RUN --mount=type=ssh true", Unsupported, "RUN --mount=type=ssh is not supported (line 2, column 5)"),
     (
         "RUN --security=insecure true",

@@ -20,6 +20,7 @@ from lading.build.place import Root
 from lading.build.ports import Step, StepMount
 from lading.build.progress import Log
 from lading.build.state import State
+from lading.build.tree import Tree
 from lading.build.work import Mark, Work
 
 
@@ -54,8 +55,16 @@ def command_line(one: ins.Run, shell: tuple[str, ...]) -> tuple[str, ...]:
 class Execution:
     """One RUN instruction with its variables expanded; `perform` runs it on a snapshot."""
 
-    def __init__(self, work: Work, state: State, one: ins.Run, mark: Mark) -> None:
+    def __init__(
+        self,
+        work: Work,
+        state: State,
+        one: ins.Run,
+        mark: Mark,
+        find_source: Callable[[str], tuple[str, State]],
+    ) -> None:
         self.work = work
+        self.find_source = find_source
         self.state = state
         self.one = one
         self.mark = mark
@@ -92,8 +101,9 @@ class Execution:
         """Run the command and wait; StepFailed when it does not end with 0."""
         work = self.work
         with contextlib.ExitStack() as stack:
-            made = tuple(self._mount(option, stack) for option in self.options)
-            stubs = self._prepare(snapshot)
+            found = [self._mount(option, stack) for option in self.options]
+            made = tuple(mount for mount in found if mount is not None)
+            stubs = self._prepare(snapshot, made)
             tail = Tail()
             step = self._step(snapshot, made, tail)
             self.mark.change(container=step.id)
@@ -137,39 +147,63 @@ class Execution:
     # --- mounts ---
 
     def _mount_key(self, option: mounts.Options) -> list[object]:
-        """Caches and tmpfs count by their options, a bind by what the files are."""
+        """Caches, tmpfs and secrets count by their options alone, a bind by what the files are."""
         described: list[object] = [option.type, option.target, sorted(option.values.items())]
         tree = self.work.context
-        if option.type == "bind" and tree is not None:
+        if option.values.get("from"):
+            other = self.find_source(option.values["from"])[1]
+            described += [other.identity, other.snapshot]
+        elif option.type == "bind" and tree is not None:
             found = tree.select(option.values.get("source") or ".")
             contents = self.work.contents.fresh if self.work.request.ephemeral else self.work.contents.of
             described.append(transfer.listed(tree, found, contents))
         return described
 
-    def _mount(self, option: mounts.Options, stack: contextlib.ExitStack) -> StepMount:
+    def _mount(self, option: mounts.Options, stack: contextlib.ExitStack) -> StepMount | None:
+        if option.type == "secret":
+            return mounts.secret(option, self.work.request.secrets)
         source = ""
-        if option.type == "cache":
+        if option.copied:
+            source = self._copy(option, stack)
+        elif option.type == "cache":
             source = stack.enter_context(self.work.caches.open(option))
         elif option.type == "bind":
             source = mounts.bind_source(self.work.context, option)
         return mounts.step_mount(option, source)
 
-    def _prepare(self, snapshot: str) -> mounts.Stubs:
+    def _copy(self, option: mounts.Options, stack: contextlib.ExitStack) -> str:
+        """The files of a bind in a scratch snapshot: what a step changes there goes with it."""
+        work, name = self.work, option.values.get("from", "")
+        scratch = stack.enter_context(work.layers.scratch(None))
+        with contextlib.ExitStack() as inner:
+            tree = work.context
+            if name:
+                label, other = self.find_source(name)
+                work.unpack(other)
+                if other.snapshot is None:
+                    snapshot = inner.enter_context(work.layers.scratch(None))
+                    fd = inner.enter_context(work.snapshots.mounted(snapshot))
+                else:
+                    fd = inner.enter_context(work.snapshots.mounted(other.snapshot, readonly=True))
+                tree = Tree(fd, name=label, keeps_owner=True)
+            return mounts.copied(tree, option, work.snapshots, scratch, work.request.check)
+
+    def _prepare(self, snapshot: str, made: tuple[StepMount, ...]) -> mounts.Stubs:
         """The working directory of the base image, mount points, and what of them is to go away after the
         step.
         """
-        work, options = self.work, self.options
+        work = self.work
         stubs = mounts.Stubs()
         whole = work.snapshots.rootfs(snapshot).type == "bind"
         directory = self.state.config.working_dir or "/"
         missing = directory not in ("/", self.state.workdir_made)
-        if not (whole or options or missing):
+        if not (whole or made or missing):
             return stubs
         with work.snapshots.mounted(snapshot) as fd:
             if missing:
                 os.close(Root(fd, work.request.check).directory(directory, None))
-            stubs.note(fd, [*(work.executor.stubs if whole else ()), *(option.target for option in options)])
-            for option in options:
-                source = mounts.bind_source(work.context, option) if option.type == "bind" else ""
-                stubs.make(fd, option.target, not source or os.path.isdir(source))
+            stubs.note(fd, [*(work.executor.stubs if whole else ()), *(mount.target for mount in made)])
+            for mount in made:
+                is_dir = mount.type == "tmpfs" or (mount.type == "bind" and os.path.isdir(mount.source))
+                stubs.make(fd, mount.target, is_dir)
         return stubs

@@ -1,5 +1,4 @@
-"""`RUN --mount`: the kinds lading makes (bind from the context, cache, tmpfs), and the empty mount points of
-a step.
+"""`RUN --mount`: the kinds lading makes (bind, cache, tmpfs, secret), and the empty mount points of a step.
 
 Owns turning options into `StepMount` values and leaving no mount point behind in a layer; the executor
 mounts.
@@ -13,15 +12,17 @@ import os
 import posixpath
 import stat
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from lading.base.errors import Invalid, NotFound, Unsupported
 from lading.build.dockerfile import DockerfileError
 from lading.build.dockerfile.instructions import RunMount
+from lading.build.place import Attributes, Root, same_mode
 from lading.build.ports import StepMount
 from lading.build.tree import Tree
 from lading.linux import files
+from lading.store.snapshots import Snapshotter
 
 _UNITS = {
     "": 1,
@@ -47,24 +48,35 @@ class Options:
     def flag(self, name: str) -> bool:
         return self.values.get(name, "false").lower() in ("true", "1", "")
 
+    @property
+    def copied(self) -> bool:
+        """A bind of files that are not the context's own, or that the step may change: it gets a copy."""
+        return self.type == "bind" and (bool(self.values.get("from")) or self.flag("rw"))
+
 
 def read(mount: RunMount, expand: Callable[[str], str], workdir: str) -> Options:
     """Expand and check one mount; Unsupported names what lading cannot do, with its place."""
     values = {key: expand(value) for key, value in mount.options}
     where = f"line {mount.position.line}, column {mount.position.column}"
-    if mount.type in ("secret", "ssh"):
+    if mount.type == "ssh":
         raise Unsupported(
-            f"RUN --mount=type={mount.type} is not supported ({where})",
-            hint="Use host trust for proxies and certificates, or a build argument for values that are no secret.",
+            f"RUN --mount=type=ssh is not supported ({where})",
+            why="The agent's socket is not carried to the build.",
+            hint="Give a deploy key or token with --mount=type=secret and --secret.",
         )
-    if values.get("from"):
+    if mount.type == "secret":
+        _secret_target(values, mount)
+    if mount.type == "cache" and values.get("from"):
         raise Unsupported(
-            f"the option from of RUN --mount=type={mount.type} is not supported ({where})",
-            hint="Copy the files with COPY --from.",
+            f"the option from of RUN --mount=type=cache is not supported ({where})",
+            hint="Copy what the cache begins with in the step itself.",
         )
-    if mount.type == "bind" and values.get("rw", "false").lower() in ("true", "1"):
-        raise Unsupported(
-            f"a writable bind mount is not supported ({where})", hint="Leave rw out, or use COPY."
+    if "$" in dict(mount.options).get("from", ""):  # which stage is needed is known before any value is
+        raise DockerfileError(
+            "the option from of --mount takes no variables",
+            mount.position,
+            text=dict(mount.options)["from"],
+            hint="Write FROM IMAGE AS SOME_NAME first, and from=SOME_NAME here.",
         )
     if values.get("sharing", "shared") not in ("shared", "private", "locked"):
         raise DockerfileError("sharing is shared, private or locked", mount.position, text=values["sharing"])
@@ -72,6 +84,41 @@ def read(mount: RunMount, expand: Callable[[str], str], workdir: str) -> Options
     if target == "/":
         raise DockerfileError("a mount cannot take the place of the root directory", mount.position)
     return Options(mount.type, target, values, mount)
+
+
+def _secret_target(values: dict[str, str], mount: RunMount) -> None:
+    """The id of a secret is the last name of its target, and its target /run/secrets/ID, where one is not given."""
+    if values.get("env"):
+        raise Unsupported(
+            f"a secret as an environment variable is not supported (line {mount.position.line})",
+            why="A process hands its environment to all it starts.",
+            hint=f'Leave env out, and read the file: {values["env"][:60]}="$(cat /run/secrets/ID)".',
+        )
+    name = values.get("id") or posixpath.basename(values.get("target", "").rstrip("/"))
+    if not name or "/" in name or name in (".", ".."):
+        raise DockerfileError(
+            "a secret mount needs an id", mount.position, text=name, hint="Write --mount=type=secret,id=NAME."
+        )
+    values["id"] = name
+    values["target"] = values.get("target") or f"/run/secrets/{name}"
+
+
+def secret(options: Options, secrets: Mapping[str, bytes]) -> StepMount | None:
+    """The secret as a file; None where it was not given and is not required."""
+    name = options.values["id"]
+    content = secrets.get(name)
+    if content is None:
+        if not options.flag("required"):
+            return None
+        raise NotFound(
+            f'the step needs the secret "{name[:80]}", and the build was given none of that id',
+            hint=f"Add --secret id={name[:80]},src=FILE to lading build.",
+        )
+    owner = (_number(options.values, "uid", 10), _number(options.values, "gid", 10))
+    mode = _number(options.values, "mode", 8, 0o400)
+    if mode > 0o777:
+        raise Invalid(f'"{options.values["mode"][:40]}" is no mode of a secret', hint="Write mode=0400.")
+    return StepMount("secret", options.target, read_only=True, content=content, owner=owner, mode=mode)
 
 
 def size(text: str) -> int:
@@ -142,10 +189,36 @@ def bind_source(tree: Tree | None, options: Options) -> str:
         os.close(fd)
 
 
+def copied(
+    tree: Tree | None,
+    options: Options,
+    snapshots: Snapshotter,
+    scratch: str,
+    check: Callable[[], None],
+) -> str:
+    """Copy a bind's files into the snapshot `scratch`, which is over nothing; their absolute host path.
+
+    A bind mount needs a path that the container's maker can open, and a stage's tree, a stack of layers, has none.
+    """
+    source = options.values.get("source") or "."
+    if tree is None:
+        raise NotFound(f'"{source[:200]}" cannot be mounted', why="The build has no context.")
+    if any(letter in source for letter in "*?["):
+        raise Invalid(f'"{source[:200]}" is no path of a mount', hint="Name one file or directory.")
+    with snapshots.mounted(scratch) as fd:
+        for one in tree.select(source):
+            Root(fd, check).copy(
+                tree, one, "/source", Attributes(None if tree.keeps_owner else (0, 0), same_mode)
+            )
+    rootfs = snapshots.rootfs(scratch)
+    top = rootfs.source if rootfs.type == "bind" else f"{rootfs.base}/{rootfs.upper}"
+    return f"{top}/source"
+
+
 def step_mount(options: Options, source: str) -> StepMount:
     if options.type == "tmpfs":
         return StepMount("tmpfs", options.target, size=size(options.values.get("size") or "0"))
-    read_only = options.type == "bind" or options.flag("ro")
+    read_only = not options.flag("rw") if options.type == "bind" else options.flag("ro")
     return StepMount("bind", options.target, source, read_only)
 
 

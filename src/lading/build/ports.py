@@ -15,7 +15,7 @@ The promise of an executor, which `tests/unit/test_build_solve.py` pins with a f
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from lading.store.snapshots import Rootfs
@@ -47,7 +47,8 @@ NO_LIMITS = Limits()
 class StepMount:
     """A `RUN --mount`, made over the root file system; the mount point exists already.
 
-    `type` is bind (`source` is an absolute host path) or tmpfs (`size` in bytes, 0 for no limit).
+    `type` is bind (`source` is an absolute host path), tmpfs (`size` in bytes, 0 for no limit) or secret: a file of
+    `content` with `owner` and `mode`, which the executor puts nowhere but on a tmpfs.
     """
 
     type: str
@@ -55,6 +56,9 @@ class StepMount:
     source: str = ""
     read_only: bool = False
     size: int = 0
+    content: bytes = field(default=b"", repr=False)
+    owner: tuple[int, int] = (0, 0)
+    mode: int = 0o400
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ class BuildRequest:
     limits: Limits = NO_LIMITS
     compression: str = "gzip"  # gzip, zstd or tar: the media type of new layers
     cancelled: Callable[[], bool] = never
+    secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # by id; in memory only
     access: object = None  # what the caller brought for registries; handed to `Fetch` as it is
 
     def check(self) -> None:

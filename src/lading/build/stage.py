@@ -201,6 +201,6 @@ class StageBuild:
 
     def _run(self, one: ins.Run, mark: Mark) -> None:
         command.refuse(one)
-        execution = command.Execution(self.work, self.state, one, mark)
+        execution = command.Execution(self.work, self.state, one, mark, self.find_source)
         self._solve(self._key("run", *execution.parts()), execution.history(), mark, execution.perform)
         self.state.workdir_made = self.state.config.working_dir

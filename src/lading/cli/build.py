@@ -48,19 +48,24 @@ _PLAIN = {
 class Source:
     """What is built: a directory of this host, or a tar stream; and the Dockerfile, by name or as text."""
 
-    __slots__ = ("body", "directory", "dockerfile", "text")
+    __slots__ = ("body", "directory", "dockerfile", "secrets", "text")
 
     def __init__(self, directory: str = "", dockerfile: str = "", text: bytes | None = None) -> None:
         self.directory = directory
         self.dockerfile = dockerfile
         self.text = text
         self.body: Iterable[bytes] | None = None
+        self.secrets = b""
 
 
 def _build(context: Context, flags: Flags) -> int:
     mode = _mode(context, flags)
     source = find_source(context, flags)
     query = build_query(context, flags)
+    if flags.given("secret"):
+        from lading.cli.buildsecrets import preamble
+
+        source.secrets = preamble(context, flags.many("secret"))
     iidfile = flags.text("iidfile")
     if iidfile and os.path.lexists(iidfile):
         os.unlink(iidfile)  # an old id must not be taken for the new one when the build fails
@@ -174,7 +179,7 @@ def _from_stdin(context: Context, file: str) -> Source:
     if not _is_archive(head):
         return Source(text=head + _whole(context.stdin))
     source = Source(dockerfile=file)
-    source.body = _chain(head, context.stdin)
+    source.body = _chain(head, read_pieces(context.stdin))
     return source
 
 
@@ -183,41 +188,49 @@ def _is_archive(head: bytes) -> bool:
     return head.startswith(magic) or head[257:262] == b"ustar"
 
 
-def _chain(head: bytes, fd: int) -> Iterator[bytes]:
-    yield head
-    yield from read_pieces(fd)
+def _chain(head: bytes, body: Iterable[bytes]) -> Iterator[bytes]:
+    if head:
+        yield head
+    yield from body
 
 
 def _events(context: Context, source: Source, query: dict[str, Any]) -> Iterator[Any]:
     """The build's events. A daemon that may not read our directory is sent it as a tar."""
-    known = _credentials(context)
+    known, secrets = _credentials(context), source.secrets
+    if secrets:
+        known["X-Lading-Secrets"] = str(len(secrets))
     text_headers, tar_headers = {**_TEXT, **known}, {**TAR, **known}
     if source.dockerfile:
         query["dockerfile"] = source.dockerfile
     if source.body is not None:
-        yield from context.client.lines("POST", "/build", query, source.body, tar_headers)
+        body = _chain(secrets, source.body)
+        yield from context.client.lines("POST", "/build", query, body, tar_headers)
         return
     if source.directory and not context.host.startswith(("tcp://", "http://")):
         text, headers = (source.text, text_headers) if source.text is not None else (None, known)
         try:
             yield from context.client.lines(
-                "POST", "/build", {**query, "contextdir": source.directory}, text, headers
+                "POST",
+                "/build",
+                {**query, "contextdir": source.directory},
+                secrets + (text or b"") if secrets else text,
+                headers,
             )
             return
         except LadingError as error:
             if getattr(error, "status", 0) != 403:
                 raise
     if not source.directory:
-        yield from context.client.lines("POST", "/build", query, source.text, text_headers)
+        text = secrets + (source.text or b"")
+        yield from context.client.lines("POST", "/build", query, text, text_headers)
         return
     from lading.cli.buildcontext import archive
 
     name = source.dockerfile
     if source.text is not None:
         name = query["dockerfile"] = f".dockerfile.{os.urandom(8).hex()}"
-    yield from context.client.lines(
-        "POST", "/build", query, archive(source.directory, name, source.text), tar_headers
-    )
+    body = _chain(secrets, archive(source.directory, name, source.text))
+    yield from context.client.lines("POST", "/build", query, body, tar_headers)
 
 
 def _credentials(context: Context) -> dict[str, str]:
@@ -226,7 +239,7 @@ def _credentials(context: Context) -> dict[str, str]:
         return {}
     from lading.cli.registries import config_header
 
-    return config_header(context)
+    return dict(config_header(context))
 
 
 def _watch(context: Context, events: Iterable[Any], mode: str) -> str:
@@ -292,6 +305,12 @@ BUILD = Verb(
         ("pull", "", "bool", "Always attempt to pull a newer version of the image"),
         ("quiet", "q", "bool", "Suppress the build output and print image ID on success"),
         ("rm", "", "bool", ""),
+        (
+            "secret",
+            "",
+            "list",
+            'Secret for RUN --mount=type=secret ("id=NAME,src=FILE" or "id=NAME,env=VAR")',
+        ),
         ("shm-size", "", "bytes", 'Size of "/dev/shm"'),
         ("tag", "t", "list", 'Name and optionally a tag in the "name:tag" format'),
         ("target", "", "string", "Set the target build stage to build"),

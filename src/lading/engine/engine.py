@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lading.base import clock
 from lading.base.errors import LadingError, Unsupported
-from lading.engine import shm
+from lading.engine import shm, stepsecrets
 from lading.engine.containers import Containers
 from lading.engine.execs import Execs
 from lading.engine.executor import Executor
@@ -98,6 +98,7 @@ class Engine:
         steps = _names(f"{rooms.paths.run}/build")
         for path in (rooms.paths.tmp, f"{rooms.paths.run}/build"):
             shutil.rmtree(path, ignore_errors=True)
+        stepsecrets.forget(rooms.paths.run)
         rooms.snapshotter.recover()
         known = set(rooms.runtime.known())
         live = [entry for entry in entries.values() if entry.id in known and self._adopt(entry)]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from lading.base.errors import Cancelled, Invalid, LadingError
 from lading.base.ids import new_id
-from lading.engine import compose, devices, etcfiles, resources, spec, stubs
+from lading.engine import compose, devices, etcfiles, resources, spec, stepsecrets, stubs
 from lading.engine.joining import Joined
 from lading.engine.model import Endpoint, HostConfig, Mount, Resources, Ulimit
 from lading.runtime.model import Attachment, Exit, Launch
@@ -62,7 +62,7 @@ class Limits(Protocol):
 
 
 class StepMount(Protocol):
-    """A mount of a step: bind or tmpfs."""
+    """A mount of a step: bind, tmpfs or secret."""
 
     @property
     def type(self) -> str: ...
@@ -74,6 +74,12 @@ class StepMount(Protocol):
     def read_only(self) -> bool: ...
     @property
     def size(self) -> int: ...
+    @property
+    def content(self) -> bytes: ...
+    @property
+    def owner(self) -> tuple[int, int]: ...
+    @property
+    def mode(self) -> int: ...
 
 
 class Step(Protocol):
@@ -156,15 +162,29 @@ class Executor:
             directory = f"{self._rooms.paths.run}/build/{step.id}"
             os.makedirs(directory, mode=0o711)
             undo.callback(shutil.rmtree, directory, ignore_errors=True)
-            launch = self._launch(step, sandbox, directory)
-            return self._supervise(launch, step, undo)
+            with ExitStack() as secrets:
+                mounts = self._mounts(step, secrets)
+                launch = self._launch(step, sandbox, directory, mounts)
+                return self._supervise(launch, step, undo, secrets)
 
-    def _supervise(self, launch: Launch, step: Step, undo: ExitStack) -> int:
+    def _mounts(self, step: Step, secrets: ExitStack) -> tuple[Mount | spec.Bind, ...]:
+        if not any(item.type == "secret" for item in step.mounts):
+            return tuple(_mount(item) for item in step.mounts)
+        files = secrets.enter_context(stepsecrets.opened(self._rooms.paths.run))
+        return tuple(
+            spec.Bind(files.add(item.content, item.owner, item.mode), item.target, True)
+            if item.type == "secret"
+            else _mount(item)
+            for item in step.mounts
+        )
+
+    def _supervise(self, launch: Launch, step: Step, undo: ExitStack, secrets: ExitStack) -> int:
         runtime = self._rooms.runtime
         ours, theirs = socket.socketpair()
         undo.enter_context(ours)
         with theirs:
             runtime.create(replace(launch, attachments=(Attachment(theirs.fileno()),)))
+        secrets.close()  # the step's mounts hold them from here on, and nothing else does
         undo.callback(runtime.delete, step.id)
         ended: Future[Exit] = Future()
         try:
@@ -203,7 +223,9 @@ class Executor:
             self._rooms.runtime.kill_all(step_id)
             ended.result(30)
 
-    def _launch(self, step: Step, sandbox: _Sandbox | None, directory: str) -> Launch:
+    def _launch(
+        self, step: Step, sandbox: _Sandbox | None, directory: str, mounts: tuple[Mount | spec.Bind, ...]
+    ) -> Launch:
         rooms = self._rooms
         trust = rooms.trust if step.host_trust else None
         hostname = step.hostname or "build"
@@ -232,7 +254,7 @@ class Executor:
             ulimits=tuple(Ulimit(*item) for item in limits.ulimits),
             nofile=compose.nofile(),
             shm_size=limits.shm_size,
-            mounts=tuple(_mount(item) for item in step.mounts),
+            mounts=mounts,
             etc=(*etc, *(spec.Bind(host, guest, True) for host, guest in (trust.files if trust else ()))),
             trust_env=trust.environment if trust is not None else (),
             namespaces=namespaces,

@@ -1,17 +1,23 @@
 """/build: a context and a query become a BuildRequest; progress becomes the classic stream or lading's own events.
 
 Owns the request's form and who may name a directory of the host. lading's own: `contextdir` (the daemon reads that
-directory itself), `progress=vertex`, `hosttrust`, and a body of type text/plain, which is the Dockerfile itself.
+directory itself), `progress=vertex`, `hosttrust`, a body of type text/plain, which is the Dockerfile itself, and the
+header X-Lading-Secrets: so many bytes at the front of the body are a JSON object of secrets, id to base64. They are kept
+in memory for as long as the build runs, and no error or log repeats them.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import io
+import json
 import os
 import threading
 from collections.abc import Iterator
 from typing import Any
 
+from lading.api.errors import Refused
 from lading.api.exchange import Exchange, Output
 from lading.api.fields import Fields
 from lading.api.ports import Engine
@@ -28,6 +34,7 @@ from lading.engine.access import Access
 from lading.http.connection import ClientGone
 
 _DOCKERFILE_LIMIT = 1 << 20
+_SECRETS_LIMIT = 8 << 20
 
 
 def build(engine: Engine, x: Exchange) -> None:
@@ -126,16 +133,38 @@ def _request(engine: Engine, x: Exchange, access: Access) -> Iterator[BuildReque
     }
     if x.text("compression"):
         common["compression"] = x.text("compression")
+    stream = x.input()
+    common["secrets"] = _secrets(x, stream)
     is_text = x.headers.get(b"content-type", b"").startswith(b"text/plain")
     directory = x.text("contextdir")
     if directory or is_text:
         if directory:
             _may_name_directories(x)
-        text = x.body(_DOCKERFILE_LIMIT)
+        text = stream.read(_DOCKERFILE_LIMIT + 1)
+        if len(text) > _DOCKERFILE_LIMIT:
+            raise Refused(413, f"the Dockerfile is longer than {_DOCKERFILE_LIMIT} bytes")
         yield BuildRequest(context_dir=directory, dockerfile_text=text if is_text else None, **common)
         return
-    with received(x.input(), engine.scratch) as unpacked:
+    with received(stream, engine.scratch) as unpacked:
         yield BuildRequest(context_dir=unpacked, ephemeral=True, **common)
+
+
+def _secrets(x: Exchange, stream: io.BufferedReader) -> dict[str, bytes]:
+    """The secrets at the front of the body; its errors name ids only, and not those of a malformed object."""
+    header = x.headers.get(b"x-lading-secrets", b"")
+    if not header:
+        return {}
+    if not header.isdigit() or len(header) > 9 or int(header) > _SECRETS_LIMIT:
+        raise Invalid(f"the secrets of a build may take {_SECRETS_LIMIT >> 20} MiB")
+    data = stream.read(int(header))
+    try:
+        value = json.loads(data)
+        if len(data) == int(header) and isinstance(value, dict):
+            return {name: base64.b64decode(text, validate=True) for name, text in value.items()}
+    except (ValueError, TypeError, RecursionError):
+        pass
+    # Raised outside of the except clause: the cause of an error would hold the text.
+    raise Invalid("the secrets of the build are no JSON object of base64 strings")
 
 
 def _may_name_directories(x: Exchange) -> None:
