@@ -47,7 +47,7 @@ class Server:
         self._order = itertools.count()
         self._zone = Zone()
         self._boxes: dict[str, Box] = {}
-        self._pidfds: dict[str, socket.socket | int] = {}
+        self._pidfds: dict[str, int] = {}
         self._controls = 0
         self._greeted = False  # the daemon that started us has come
         self._forwards = 0
@@ -107,7 +107,7 @@ class Server:
                 os.set_inheritable(fd, False)
             for reply in self._command(data.decode(), fds):
                 control.send(reply.encode())
-        except (OSError, EOFError, ValueError):
+        except (OSError, EOFError, ValueError, IndexError):
             for fd in fds:
                 os.close(fd)
             self._controls -= 1

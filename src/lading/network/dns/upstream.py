@@ -55,18 +55,13 @@ class Forward:
     ) -> None:
         self._loop, self._question, self._data, self._stream = loop, question, data, stream
         self._left = list(servers) * ROUNDS
-        self._done: Callable[[bytes | None], None] | None = done
+        self._done = done
         self._last: bytes | None = None
         self._socket: socket.socket | None = None
         self._number = 0
         self._out = self._in = b""
         self._turn = 0
         self._next()
-
-    def cancel(self) -> None:
-        """Nobody waits for the answer any more."""
-        self._done = None
-        self._close()
 
     def _close(self) -> None:
         if self._socket is not None:
@@ -76,14 +71,12 @@ class Forward:
     def _finish(self, data: bytes | None) -> None:
         self._close()
         self._data = self._in = b""  # a timer may hold on to this object for a while
-        done, self._done = self._done, None
-        if done is not None:
-            done(message.renumbered(data, self._question.number) if data is not None else None)
+        self._done(message.renumbered(data, self._question.number) if data is not None else None)
 
     def _next(self) -> None:
         """Ask the next server; without one, give what the last one said, if it said anything."""
         self._close()
-        while self._left and self._done is not None:
+        while self._left:
             server = self._left.pop(0)
             try:
                 self._ask(server)
