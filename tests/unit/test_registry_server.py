@@ -297,6 +297,7 @@ def test_a_connection_that_breaks_leaves_the_upload_to_be_continued(one: Served)
     with socket.create_connection(one.peer.address) as sock:
         head = f"PATCH {location} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(data)}\r\n\r\n"
         sock.sendall(head.encode() + data[:200_000])
+    one.logged(2)
     answer = one.peer("GET", location)
     have = int(answer.headers["range"].partition("-")[2]) + 1
     assert have == 200_000
@@ -527,6 +528,25 @@ def test_a_blob_that_a_client_has_seen_is_spared(one: Served) -> None:
     assert one.peer("HEAD", f"/v2/a/blobs/{digest}").status == 200
     assert sweep.sweep(one.content, age=60) == sweep.Swept(0, 0, 0, 0)
     assert one.blobs.has(digest)
+
+
+def test_a_sweep_and_a_push_exclude_each_other(one: Served) -> None:
+    """Between the moment that a blob is found in the store and the row that keeps it no sweep may delete it."""
+    one.peer.blob("a", b"loose")
+    sweeping = threading.Thread(target=sweep.sweep, args=(one.content,), kwargs={"age": 0})
+    with one.content.guard():
+        sweeping.start()
+        sweeping.join(0.3)
+        assert sweeping.is_alive(), "it swept while a push made a blob visible"
+    sweeping.join(10)
+    assert not sweeping.is_alive()
+    pushing = threading.Thread(target=one.peer.image, args=("a", "v1"))
+    with one.content.guard(sweep=True):
+        pushing.start()
+        pushing.join(0.3)
+        assert one.peer("GET", "/v2/a/manifests/v1").status == 404
+    pushing.join(10)
+    assert one.peer("GET", "/v2/a/manifests/v1").status == 200
 
 
 def test_pushes_and_sweeps_at_once_lose_nothing(one: Served) -> None:
