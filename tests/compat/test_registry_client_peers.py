@@ -261,3 +261,27 @@ def test_the_docker_client_pulls_and_pushes_through_lading(
     docker("rmi", name)
     assert f"Digest: {digest}" in docker("pull", f"{plain.domain}/docker/bb@{digest}")
     docker("rmi", f"{plain.domain}/docker/bb@{digest}")
+
+
+def test_a_manifest_list_of_a_neighbour_s_images(lading: Lading, plain: Peer) -> None:
+    one, two, listed = (f"{plain.domain}/{path}" for path in ("multi/one:1", "multi/two:1", "multi/all:1"))
+    for name in (one, two):
+        lading("tag", "bb", name)
+        lading("push", name)
+    lading("build", "-q", "-t", two, "-", stdin=f"FROM {one}\nLABEL two=2\n".encode())
+    lading("push", two)
+    lading("rmi", one, two)
+    lading("manifest", "create", listed, one, two)
+    assert lading.run("manifest", "create", listed, one).returncode != 0
+    lading("manifest", "annotate", listed, two, "--arch", "arm64", "--variant", "v8")
+    digest = lading("manifest", "push", "--purge", listed).strip()
+    shown = json.loads(lading("manifest", "inspect", "-v", listed))
+    assert shown["Descriptor"]["digest"] == digest
+    platforms = [entry["platform"] for entry in shown["Manifest"]["manifests"]]
+    assert [one["architecture"] for one in platforms] == ["amd64", "arm64"]
+    assert f"Digest: {digest}" in lading("pull", listed)
+    assert lading("run", "--rm", "--network", "none", listed) == "ran\n"
+    lading("rmi", listed)
+    assert lading.run("manifest", "rm", listed).returncode == 1
+    done = lading.run("manifest", "create", listed, f"{plain.domain}/nosuch:1")
+    assert done.returncode == 1 and b"manifest unknown" in done.stderr

@@ -139,6 +139,10 @@ class Client:
         repository = self._repository(session, domain, "", credentials, "")
         repository.exchange("GET", Url(repository.home, "/v2/"), (200,), what="the log-in").close()
 
+    def repository(self, session: Session, ref: Reference, credit: Credit, actions: str) -> Repository:
+        """The repository a reference names, for requests of the caller's own."""
+        return self._repository(session, ref.domain, ref.path, credit(ref.domain), actions)
+
     @contextlib.contextmanager
     def session(self, cancelled: threading.Event | None = None) -> Iterator[Session]:
         """Connections for one transfer."""
