@@ -42,7 +42,8 @@ def _content(context: Context, flags: Flags, *, local: bool, make: bool = True) 
         else:
             os.makedirs(root, mode=0o700, exist_ok=True)
         own = Blobs(f"{root}/blobs")
-        own.recover()
+        if make:
+            own.recover()
         theirs = Blobs(engine.blobs) if local else None
         return Content(own, Database(f"{root}/registry.db"), theirs)
     except PermissionError as error:
@@ -137,6 +138,7 @@ def _serve(context: Context, flags: Flags) -> int:
         )
     if not loopback and users is not None and tls is None:
         context.complain("warning: passwords cross the network in the clear without --tls-cert and --tls-key")
+    listener = _listen(address)
     # Linking a blob shows it to whoever knows its digest. That is meant for this machine's own users.
     content = _content(context, flags, local=loopback and not read_only and not flags.text("root"))
     mirror = _mirror(context, flags.text("mirror"), content) if flags.text("mirror") else None
@@ -144,7 +146,7 @@ def _serve(context: Context, flags: Flags) -> int:
         content, read_only=read_only, users=users, mirror=mirror, log=_access_log(context, flags)
     )
     every = _HOUR if not read_only else 0.0
-    server = Server(service, _listen(address), tls=tls, sweep_every=every)
+    server = Server(service, listener, tls=tls, sweep_every=every)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.shutdown())
     shown = f"[{server.address[0]}]" if ":" in server.address[0] else server.address[0]
