@@ -226,6 +226,23 @@ def test_a_cancelled_pull_ends_at_once_and_leaves_nothing(host: Host, registry: 
     host.nothing_is_left()
 
 
+def test_a_pull_is_cancelled_while_it_unpacks(
+    host: Host, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.image("1")
+    access = Access()
+    real = host.snapshots.apply
+
+    def apply(parent: str | None, committed: str, tar: Any, diff_id: str = "") -> None:
+        access.cancel()
+        real(parent, committed, tar, diff_id)
+
+    monkeypatch.setattr(host.snapshots, "apply", apply)
+    with pytest.raises(errors.Cancelled):
+        host.verbs.pull(f"{registry.domain}/a:1", access=access)
+    host.nothing_is_left()
+
+
 def test_a_full_disk_is_told_and_leaves_nothing(
     host: Host, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

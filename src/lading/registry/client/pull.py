@@ -229,6 +229,7 @@ class Pull:
 
         def tell(done: int) -> None:
             nonlocal last
+            self._sources[0].check()
             now = time.monotonic()
             if now - last >= _PERIOD:
                 last = now
