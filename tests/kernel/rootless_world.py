@@ -75,6 +75,7 @@ class User:
     mapped: bool = False
     tun: bool = False
     environ: dict[str, str] = field(default_factory=dict)
+    supplementary: str = ""
     groups: list[str] = field(default_factory=list)
     """Control group directories that every command is moved to."""
     mounts: list[str] = field(default_factory=list)
@@ -116,7 +117,7 @@ class User:
             **self.environ,
         }
         drop = [
-            "setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", "env", "-i",
+            "setpriv", f"--reuid={UID}", f"--regid={UID}", f"--groups={self.supplementary}" if self.supplementary else "--clear-groups", "env", "-i",
             *(f"{key}={value}" for key, value in variables.items()), *command,
         ]  # fmt: skip
         return ["unshare", "-m", "sh", "-c", f"{self.script()}\nexec {shlex.join(drop)}"]

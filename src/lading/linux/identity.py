@@ -30,11 +30,6 @@ def single() -> bool:
     return sum(row[2] for row in ranges("uid")) <= 1 or sum(row[2] for row in ranges("gid")) <= 1
 
 
-def mapped(kind: str, number: int) -> bool:
-    """Whether the id means anybody here."""
-    return any(inside <= number < inside + count for inside, _, count in ranges(kind))
-
-
 def may_set_groups() -> bool:
     """Whether setgroups(2) is allowed: a namespace made without help forbids it for good."""
     try:
