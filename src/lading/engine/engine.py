@@ -100,6 +100,7 @@ class Engine:
             shutil.rmtree(path, ignore_errors=True)
         stepsecrets.forget(rooms.paths.run)
         rooms.snapshotter.recover()
+        rooms.blobs.recover()
         known = set(rooms.runtime.known())
         live = [entry for entry in entries.values() if entry.id in known and self._adopt(entry)]
         self._take_over(entries, known, steps)
