@@ -438,3 +438,60 @@ def test_the_installed_script_finds_its_interpreter(tmp_path: Path) -> None:
     for way in ("bin/lading-runtime", "link"):
         ran = subprocess.run([str(tmp_path / way), "--version"], capture_output=True, text=True, timeout=20)
         assert ran.stdout.startswith("lading-runtime version"), ran.stderr
+
+
+def _interpreter_for_all() -> str:
+    """An interpreter that nobody may start; the one of these tests may lie in somebody's home."""
+    for python in (sys.executable, "/usr/bin/python3"):
+        probe = [
+            python,
+            "-I",
+            "-S",
+            "-c",
+            f"import sys; open({SCRIPT!r}); sys.exit(sys.version_info < (3, 11))",
+        ]
+        try:
+            if (
+                subprocess.run(probe, user=65534, group=65534, capture_output=True, timeout=20).returncode
+                == 0
+            ):
+                return python
+        except OSError:
+            continue
+    pytest.skip(
+        "no interpreter of Python 3.11 that an ordinary user may start, or the checkout is closed to it"
+    )
+
+
+def test_an_ordinary_user_runs_a_bundle(world: World, tmp_path: Path) -> None:
+    """One identity, no control group, no privilege: what `spec --rootless` describes."""
+    python = _interpreter_for_all()
+    for parent in [tmp_path, *tmp_path.parents[:3]]:
+        parent.chmod(0o755)
+    bundle = tmp_path / "b"
+    shutil.copytree(world.rootfs, bundle / "rootfs", symlinks=True)
+    for name in ("home", "st"):
+        (tmp_path / name).mkdir()
+    subprocess.run(["chown", "-R", "65534:65534", str(tmp_path)], check=True)
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        argv = [python, "-I", "-S", SCRIPT, "--root", str(tmp_path / "st"), *words]
+        how: dict[str, Any] = {
+            "stdin": subprocess.DEVNULL,
+            "capture_output": True,
+            "text": True,
+            "timeout": 30,
+        }
+        return subprocess.run(argv, user=65534, group=65534, extra_groups=[], **how)
+
+    made = run("spec", "--rootless", "-b", str(bundle))
+    assert made.returncode == 0, made.stderr
+    spec = json.loads((bundle / "config.json").read_text())
+    spec["process"] |= {"terminal": False, "args": ["cat", "/proc/self/uid_map"]}
+    (bundle / "config.json").write_text(json.dumps(spec))
+    ran = run("run", "-b", str(bundle), "mine")
+    assert ran.stdout.split() == ["0", "65534", "1"], ran.stderr
+    spec["linux"]["resources"] = {"memory": {"limit": 1 << 26}}
+    (bundle / "config.json").write_text(json.dumps(spec))
+    refused = run("run", "-b", str(bundle), "mine")  # a limit that cannot be kept is not passed over
+    assert refused.returncode == 1 and not os.listdir(tmp_path / "st")

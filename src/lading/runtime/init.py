@@ -114,7 +114,7 @@ def seat_main(channel: _socket.socket) -> None:
         _join(plan.get("birth", []), fds)
         if plan.get("time_offsets") is not None:
             _time_namespace(plan["time_offsets"])
-        if plan["userns"] or plan.get("prepare"):
+        if (plan["userns"] or plan.get("prepare")) and not plan.get("unprivileged"):
             userns.prepare(plan)
         if plan.get("userns_joined"):
             process.setns(fds[plan["userns_joined"]], process.CLONE_NEWUSER)

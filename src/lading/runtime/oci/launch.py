@@ -8,7 +8,7 @@ from __future__ import annotations
 import _socket
 import os
 
-from lading.base.errors import Conflict, Invalid
+from lading.base.errors import Conflict, Denied, Invalid
 from lading.runtime import hooks, plan
 from lading.runtime.cgroup.layout import discover
 from lading.runtime.failures import start_error
@@ -90,14 +90,14 @@ class Launch:
             "rootfs": spec["root"]["path"],
             "created": state.now(),
             "annotations": spec.get("annotations") or {},
-            "cgroups": groups.saved(group),
+            "cgroups": {},
             "hooks": {k: v for k, v in (spec.get("hooks") or {}).items() if k in ("poststart", "poststop")},
             "process": spec["process"],
             "seccomp": seccomp,
             "pidns": bool(self.plan["clone_flags"] & 0x20000000),
             "started_hooks": bool((spec.get("hooks") or {}).get("startContainer")),
         }
-        group.create(linux.get("resources") or {})
+        self._make_groups(group, linux.get("resources") or {})
         self.priming.wait()
         self._join_groups(group)
         if waits:
@@ -148,6 +148,7 @@ class Launch:
             "domainname": os.fsencode(spec.get("domainname") or ""),
             "userns": bool(create & _CLONE_NEWUSER),
             "map_root": False,
+            "unprivileged": os.geteuid() != 0,  # init mounts all by itself, in its user namespace
             "prepare": any(step[0] == "bind_mapped" for step in steps),
             "id_maps": maps,
             "reaper": False,
@@ -194,6 +195,20 @@ class Launch:
             self.plan["cgroup_fd"] = len(self.fds)
         names = [name for name in group.v1 if name != "memory"] + (["memory"] if "memory" in group.v1 else [])
         exchange.join(self.stage, dict.fromkeys([group.v1[name] for name in names]))
+
+    def _make_groups(self, group: Group, resources: dict[str, Any]) -> None:
+        """An ordinary user without a delegated group does without, unless a limit is asked for."""
+        try:
+            group.create(resources)
+        except Denied:
+            if os.geteuid() == 0 or any(resources[key] for key in resources if key != "devices"):
+                raise
+            hidden = {os.fsencode(directory) for directory in group.directories}
+            self.plan["steps"] = [
+                step for step in self.plan["steps"] if len(step) < 2 or step[1] not in hidden
+            ]
+            group.v1, group.unified = {}, ""
+        self.container.data["cgroups"] = groups.saved(group)
 
     def _listen(self) -> int:
         listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
