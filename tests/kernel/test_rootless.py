@@ -161,6 +161,14 @@ def test_subordinate_ids_are_the_images_owners() -> None:
         assert "single identity" not in one("info").stderr.decode()
 
 
+def test_a_start_that_fails_gives_its_port_back(single: User) -> None:
+    port = free_port()
+    for late in (("tiny", "/nothing"), ("-u", "1000", "tiny")):  # after the port was published, and before
+        assert single("run", "--rm", "-p", f"{port}:80", *late, code=None).returncode in (125, 127)
+        assert settles(lambda: is_free(port)), late
+    single("run", "--rm", "-p", f"{port}:80", "-p", f"{port + 1}:81", "tiny", "true")
+
+
 def test_what_cannot_be_had_is_refused_with_what_to_do(single: User) -> None:
     done = single("run", "--rm", "-p", "80:80", "tiny", "true", code=125)
     assert b"net.ipv4.ip_unprivileged_port_start" in done.stderr

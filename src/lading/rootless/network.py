@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import socket
 import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +35,7 @@ class Inside:
 
     def __init__(self, run_dir: str, entered: Entered) -> None:
         self._entered = entered
-        self._held: dict[tuple[str, str, int], socket.socket] = {}
+        self._reserved: dict[tuple[str, str, int], tuple[int, int]] = {}  # descriptor and inode
         self._guard = threading.Lock()
         enter = functools.partial(process.setns, entered.network, process.CLONE_NEWNET)
         self._threads = ThreadPoolExecutor(_THREADS, "network", enter)
@@ -54,11 +53,9 @@ class Inside:
     def close(self) -> None:
         self._threads.submit(self._room.close).result()
         self._threads.shutdown()
-        with self._guard:
-            self._release(list(self._held))
 
     def reserve(self, protocol: str, host_ip: str, port: int) -> int:
-        """In the host's network, where this thread is; the keeper gets a copy of the descriptor."""
+        """In the host's network, where this thread is; `publish` gives the keeper a copy of the descriptor."""
         try:
             fd = self._room.reserve(protocol, host_ip, port)
         except Denied as error:
@@ -70,30 +67,31 @@ class Inside:
             ) from error
         key = (protocol, host_ip, port or ports.port_of(fd))
         with self._guard:
-            self._release([key])  # of a start that failed
-            self._held[key] = socket.socket(fileno=os.dup(fd))
+            self._reserved[key] = (fd, os.fstat(fd).st_ino)
         return fd
 
-    def _release(self, keys: Iterable[tuple[str, str, int]]) -> None:
-        for key in keys:
-            if key in self._held:
-                self._held.pop(key).close()
+    def _bound(self, forward: Forward) -> int:
+        """The reservation's descriptor, which whoever reserved it holds until the container has started."""
+        with self._guard:
+            fd, inode = self._reserved.pop((forward.protocol, forward.host_ip, forward.host_port), (-1, 0))
+        try:
+            if os.fstat(fd).st_ino == inode:
+                return fd
+        except OSError:
+            pass
+        raise Unavailable(f"port {forward.host_port} was not reserved before it was published")
 
     def publish(self, id: str, forwards: tuple[Forward, ...]) -> None:
         if len(forwards) > _MAX_PORTS:
             raise Unavailable(f"an ordinary user's container publishes at most {_MAX_PORTS} ports")
+        fds = [self._bound(some) for some in forwards]
         self._threads.submit(self._room.publish, id, forwards).result()
-        keys = [(some.protocol, some.host_ip, some.host_port) for some in forwards]
-        with self._guard:
-            fds = [self._held[key].fileno() for key in keys if key in self._held]
-            try:
-                places = [(some.protocol, some.guest_ip, some.guest_port) for some in forwards]
-                self._entered.ask(("publish", id, places), fds)
-            except LadingError:
-                self._threads.submit(self._room.unpublish, id).result()
-                raise
-            finally:
-                self._release(keys)
+        places = [(some.protocol, some.guest_ip, some.guest_port) for some in forwards]
+        try:
+            self._entered.ask(("publish", id, places), fds)
+        except LadingError:
+            self._threads.submit(self._room.unpublish, id).result()
+            raise
 
     def unpublish(self, id: str) -> None:
         try:
