@@ -9,9 +9,12 @@ HERE = Path(__file__).parent
 
 
 def test_the_table_is_true() -> None:
-    listed = set(re.findall(r"`(test_\w+)`", (HERE.parents[1] / "SECURITY.md").read_text()))
+    text = (HERE.parents[1] / "SECURITY.md").read_text()
+    listed = set(re.findall(r"`(test_\w+)`", text))
     found = set()
     for path in HERE.glob("test_attacks_*.py"):
+        if f"`tests/attacks/{path.name}`" in text:
+            continue  # a row for the whole file
         for name, arguments in re.findall(r"^def (test_\w+)\(([^)]*)\)", path.read_text(), re.MULTILINE):
             if "attack: Attack" in arguments and not name.endswith("_for_long"):
                 found.add(name)
