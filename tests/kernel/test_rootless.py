@@ -289,6 +289,12 @@ def test_a_killed_keeper_is_replaced(single: User) -> None:
     assert settles(lambda: not processes()), processes()
     assert single.said("run", "--rm", "tiny", "echo", "again") == "again"
     assert single.keeper != first
+    single("run", "-d", "--name", "two", "tiny", "sleep", "100")
+    for pid in (single.daemon, single.keeper):  # the whole engine at once
+        os.kill(pid, signal.SIGKILL)
+    assert settles(lambda: not single.pids("rootless.keeper"))
+    assert single.said("ps", "--format", "{{.Names}}") == "two"
+    single("rm", "-f", "two")
 
 
 def test_a_run_directory_of_somebody_elses_is_refused(single: User) -> None:
