@@ -254,6 +254,9 @@ def test_kill_9_loses_no_container_no_line_and_no_exit_code(tmp_path: Path) -> N
     # Half-created things of a killed daemon: a snapshot and files without a row.
     orphan = "ab" * 32
     os.makedirs(paths.container_dir(orphan))
+    half = f"{paths.blobs}/sha256/.{holder.pid}-{'0' * 16}"  # a blob that was being pulled
+    with open(half, "wb") as blob:
+        blob.write(b"half")
     time.sleep(1.2)
     with engine_at(paths) as engine:
         world = World(engine, paths)
@@ -261,7 +264,7 @@ def test_kill_9_loses_no_container_no_line_and_no_exit_code(tmp_path: Path) -> N
         assert views["stays"].state.status == "running"
         assert views["stays"].ports[0].host_port and views["stays"].networks[0].ipv4
         assert (views["ends"].state.status, views["ends"].state.exit_code) == ("exited", 6)
-        assert not os.path.exists(paths.container_dir(orphan))
+        assert not os.path.exists(paths.container_dir(orphan)) and not os.path.exists(half)
         execs = [name for name in os.listdir(f"{paths.run}/c") if name not in {v.id for v in views.values()}]
         assert len(execs) == 1  # still running, and followed to its end
         assert engine.execs.inspect(execs[0]).running
