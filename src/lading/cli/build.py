@@ -59,6 +59,10 @@ class Source:
 
 
 def _build(context: Context, flags: Flags) -> int:
+    if flags.on("check"):
+        from lading.cli.lint import check_before_build
+
+        return check_before_build(context, flags)
     mode = _mode(context, flags)
     source = find_source(context, flags)
     query = build_query(context, flags)
@@ -272,6 +276,7 @@ BUILD = Verb(
         ("build-arg", "", "list", "Set build-time variables"),
         ("cache-from", "", "list", ""),
         ("cgroup-parent", "", "string", 'Set the parent cgroup for the "RUN" instructions during build'),
+        ("check", "", "bool", "Say what could be better in the Dockerfile, and build nothing"),
         ("compress", "", "bool", ""),
         ("compression", "", "string", "Compression of new layers: gzip, zstd or tar (default gzip)"),
         ("cpu-period", "", "int", "Limit the CPU CFS (Completely Fair Scheduler) period"),

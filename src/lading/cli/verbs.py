@@ -7,6 +7,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "exec": ("exec", "EXEC", "Execute a command in a running container"),
     "ps": ("ps", "PS", "List containers"),
     "build": ("build", "BUILD", "Build an image from a Dockerfile"),
+    "lint": ("lint", "LINT", "Say what could be better in a Dockerfile"),
     "bootstrap": ("bootstrap", "BOOTSTRAP", "Make a base image from the distribution's own packages, without a registry"),
     "pull": ("registries", "PULL", "Download an image from a registry"),
     "images": ("images", "IMAGES", "List images"),
