@@ -408,6 +408,16 @@ REFUSED_COPIES: list[tuple[str, type[LadingError], str]] = [
         "ADD from the network is not supported (line 2, column 5)",
     ),
     (
+        "ADD https://example.com/x.git#v1 /d/",
+        Unsupported,
+        "ADD from a git repository is not supported (line 2, column 5)",
+    ),
+    (
+        "ADD git@example.com:x /d/",
+        Unsupported,
+        "ADD from a git repository is not supported (line 2, column 5)",
+    ),
+    (
         "RUN --mount=type=secret,id=x,required true",
         NotFound,
         'the step needs the secret "x", and the build was given none of that id',

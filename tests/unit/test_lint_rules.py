@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import datetime
+import time
 from pathlib import Path
 
 import pytest
@@ -260,3 +261,20 @@ def test_pieces_of_every_example_are_looked_at_without_a_fall() -> None:
                     1 <= one.position.line <= lines and one.position.column >= 1 for one in report.findings
                 )
         assert fixed(fixed(text)[0])[1] == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "FROM a:1\n" + "RUN apt-get install x && pip install y\nCMD a\n" * 2000,
+        "FROM a:1\nRUN " + "flask run | " * 30000 + "x\nCMD " + "flask " * 30000,
+        "".join(f"FROM s{i - 1} AS s{i}\nRUN pip install x\n" for i in range(1, 800)),
+        "FROM a:1\nRUN " + "'\"\\" * 30000 + "\nENV A=" + "${" * 30000,
+    ],
+    ids=["instructions", "one-line", "stages", "quotes"],
+)
+def test_a_file_made_to_be_slow_is_not(text: str) -> None:
+    """Each takes under a second; what grows with the square of the size took minutes."""
+    start = time.process_time()
+    check(text)
+    assert time.process_time() - start < 10

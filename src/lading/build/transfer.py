@@ -21,6 +21,7 @@ from lading.build.place import Attributes, Root
 from lading.build.tree import Entry, Source, Tree
 from lading.build.variables import Scope
 
+_GIT = ("git://", "git@", "ssh://")
 _REMOTE = ("http://", "https://", "ftp://", "git://", "git@", "ssh://")
 
 
@@ -77,7 +78,14 @@ def order(one: ins.Transfer, scope: Scope, workdir: str) -> Order:
     for word, source in zip(one.sources, sources, strict=True):
         if not source:
             raise DockerfileError(f"a source of {one.keyword} has become empty", word.position, text=one.text)
-        if source.startswith(_REMOTE) and isinstance(one, ins.Add):
+        remote = isinstance(one, ins.Add) and source.startswith(_REMOTE)
+        if remote and (source.startswith(_GIT) or source.split("#", 1)[0].endswith(".git")):
+            raise Unsupported(
+                f"ADD from a git repository is not supported (line {word.position.line}, column {word.position.column})",
+                why=f"{source[:200]} would be cloned by the engine.",
+                hint="Clone it before the build, or with RUN git clone and a commit's id.",
+            )
+        if remote:
             raise Unsupported(
                 f"ADD from the network is not supported (line {word.position.line}, column {word.position.column})",
                 why=f"{source[:200]} is not a file of the build context.",

@@ -7,6 +7,7 @@ comments above an instruction for that instruction.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable
 
 from lading.build.dockerfile import DockerfileError
@@ -73,10 +74,9 @@ def _settings(text: str) -> dict[str, list[str]]:
 def _silenced(source: Source, finding: Finding) -> bool:
     """Whether a comment above the instruction that holds the finding names the rule."""
     line = finding.position.line
-    for item in source.items:
-        if item.one.position.line <= line <= item.one.end:
-            line = item.one.position.line
-            break
+    index = bisect_right(source.items, line, key=lambda item: item.one.position.line) - 1
+    if index >= 0 and line <= source.items[index].one.end:
+        line = source.items[index].one.position.line
     for _, comment in source.comments_above(line):
         match = _IGNORE.match(comment)
         if match and finding.rule.lower() in (one.strip().lower() for one in match[1].split(",")):

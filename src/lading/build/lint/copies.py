@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from lading.build.dockerfile import instructions as ins
 from lading.build.dockerfile.instructions import Word
 from lading.build.lint.finding import Rule, Spot
-from lading.build.lint.shell import runs
+from lading.build.lint.shell import commands
 from lading.build.lint.source import Item, Source
 
 _URL = re.compile(r"[a-z]+://|git@", re.IGNORECASE)
@@ -116,8 +116,8 @@ def requirements_late(source: Source) -> Iterator[Spot]:
                 if any(word.text.strip("\"'") in (".", "./", "*") for word in one.sources):
                     whole = whole or item
             elif isinstance(one, ins.Run) and whole is not None and one.mounts == ():
-                for found in (simple for other, _, all_ in runs(stage) if other is item for simple in all_):
-                    text = " ".join(found.words)
+                for found in commands(item):
+                    text = " ".join(found.words)[:4096]
                     match = re.search(r"install .*?(?:-r|--requirement)[ =]?(\S+)", text)
                     if found.program in ("pip", "pip3", "python", "python3", "uv") and match:
                         names = f"COPY {match[1]} ./"

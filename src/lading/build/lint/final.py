@@ -60,6 +60,9 @@ def no_healthcheck(source: Source) -> Iterator[Spot]:
         )
 
 
+_LOOKED_AT = 4096
+"""Characters of a command that patterns are tried on; a longer one starts no server that these would know."""
+
 _SERVERS = (
     (re.compile(r"\bflask\b.*\brun\b"), "flask run", "gunicorn"),
     (re.compile(r"\bmanage\.py runserver\b"), "runserver", "gunicorn"),
@@ -79,7 +82,7 @@ def development_server(source: Source) -> Iterator[Spot]:
     for item in (_of(items, ins.Entrypoint), _of(items, ins.Cmd)):
         if item is None:
             continue
-        text = " ".join(word for simple in commands(item) for word in simple.words)
+        text = " ".join(word for simple in commands(item) for word in simple.words)[:_LOOKED_AT]
         for pattern, name, better in _SERVERS:
             if pattern.search(text):
                 yield Spot(

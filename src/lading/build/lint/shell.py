@@ -45,6 +45,13 @@ class Simple:
 
 def commands(item: Item) -> list[Simple]:
     """The simple commands of a RUN (or of a CMD or ENTRYPOINT), here-documents that a shell reads included."""
+    found = item.memo.get("commands")
+    if found is None:
+        found = item.memo["commands"] = _commands(item)
+    return list(found)
+
+
+def _commands(item: Item) -> list[Simple]:
     one = item.one
     assert isinstance(one, ins.Command)
     if one.argv is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from lading.build.dockerfile import DockerfileError, Instruction, Position
 from lading.build.dockerfile import instructions as ins
@@ -33,6 +34,9 @@ class Item:
 
     one: Instruction
     line: Line
+    memo: dict[str, Any] = field(
+        default_factory=dict, compare=False, repr=False
+    )  # what rules worked out of it
 
     @property
     def words(self) -> list[tuple[int, str]]:
@@ -64,12 +68,13 @@ class Source:
     arguments: tuple[Item, ...]  # ARG before the first FROM
     mistakes: tuple[DockerfileError, ...]
     around: Around
+    names: Mapping[str, int]  # of stages, in lower case, to the first that has it
 
     def stage_named(self, name: str, before: int) -> StageItems | None:
         """The earlier stage that `name` means."""
-        for stage in self.stages[:before]:
-            if stage.base.alias and stage.base.alias.lower() == name.lower():
-                return stage
+        index = self.names.get(name.lower(), before)
+        if index < before:
+            return self.stages[index]
         if name.isascii() and name.isdigit() and len(name) < 6 and int(name) < before:
             return self.stages[int(name)]
         return None
@@ -131,7 +136,8 @@ def read(data: bytes | str, around: Around) -> Source:
             mistakes.append(error)
     arguments, stages = _stages(items)
     physical = tuple(one.removesuffix("\r") for one in text.split("\n"))
-    return Source(physical, lexed, tuple(items), stages, arguments, tuple(mistakes), around)
+    names = {stage.base.alias.lower(): stage.index for stage in reversed(stages) if stage.base.alias}
+    return Source(physical, lexed, tuple(items), stages, arguments, tuple(mistakes), around, names)
 
 
 def _stages(items: list[Item]) -> tuple[tuple[Item, ...], tuple[StageItems, ...]]:
