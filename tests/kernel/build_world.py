@@ -36,7 +36,23 @@ from lading.store.snapshots.copy import Copy
 from lading.store.snapshots.overlay import Overlay
 
 BUSYBOX = shutil.which("busybox") or ""
-TOOLS = ("sh", "cat", "ls", "mkdir", "touch", "rm", "id", "env", "pwd", "echo", "sleep", "true", "false", "stat", "chmod")
+TOOLS = (
+    "sh",
+    "cat",
+    "ls",
+    "mkdir",
+    "touch",
+    "rm",
+    "id",
+    "env",
+    "pwd",
+    "echo",
+    "sleep",
+    "true",
+    "false",
+    "stat",
+    "chmod",
+)
 PASSWD = "root:x:0:0::/root:/bin/sh\nmodel:x:1000:1001::/home/model:/bin/sh\n"
 GROUP = "root:x:0:\nmodel:x:1001:\nusers:x:100:model\n"
 
@@ -139,7 +155,9 @@ class World:
             write(context, files)
             options.setdefault("context_dir", str(context))
         self.events = []
-        self.last = self.builder.build(BuildRequest(dockerfile_text=dockerfile.encode(), **options), self.events.append)
+        self.last = self.builder.build(
+            BuildRequest(dockerfile_text=dockerfile.encode(), **options), self.events.append
+        )
         return self.images.get(self.last).config
 
     def again(self, dockerfile: str, **options: Any) -> ImageConfig:
@@ -230,7 +248,9 @@ def base(world: World, name: str = "base:1", **config: Any) -> None:
     layer = write_layer(world.blobs, produce, "tar")
     draft = append(draft, layer, History("2026-01-02T03:04:05Z", "bootstrap"))
     settings = ContainerConfig(env=("PATH=/bin",), cmd=("sh",))
-    draft = configure(draft, lambda _: settings if not config else ContainerConfig(**{**_fields(settings), **config}))
+    draft = configure(
+        draft, lambda _: settings if not config else ContainerConfig(**{**_fields(settings), **config})
+    )
     world.images.store(draft, name)
 
 

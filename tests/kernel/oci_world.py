@@ -17,7 +17,9 @@ import pytest
 
 SCRIPT = str(Path(__file__).parents[2] / "bin/lading-runtime")
 ALL = ("pid", "network", "mount", "ipc", "uts", "cgroup")
-APPLETS = "sh true false echo cat ls id sleep env mount hostname touch kill pwd stat grep tty test ulimit readlink"
+APPLETS = (
+    "sh true false echo cat ls id sleep env mount hostname touch kill pwd stat grep tty test ulimit readlink"
+)
 
 
 def make_rootfs(path: Path) -> Path:

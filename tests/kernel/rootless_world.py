@@ -117,7 +117,8 @@ class User:
             **self.environ,
         }
         drop = [
-            "setpriv", f"--reuid={UID}", f"--regid={UID}", f"--groups={self.supplementary}" if self.supplementary else "--clear-groups", "env", "-i",
+            "setpriv", f"--reuid={UID}", f"--regid={UID}",
+            f"--groups={self.supplementary}" if self.supplementary else "--clear-groups", "env", "-i",
             *(f"{key}={value}" for key, value in variables.items()), *command,
         ]  # fmt: skip
         return ["unshare", "-m", "sh", "-c", f"{self.script()}\nexec {shlex.join(drop)}"]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lading.base.errors import Invalid, Unsupported
+from lading.base.errors import Invalid
 from lading.linux.syscall_numbers import AUDIT_ARCH, numbers
 from lading.runtime.seccomp.assemble import action_value, compile_filter
 from lading.runtime.seccomp.profile import default_profile
