@@ -20,9 +20,9 @@ import pytest
 STANDARD = {"_json", "_socket", "select", "__future__"}
 
 OWN = {
-    "lading", "lading.base", "lading.base.errors", "lading.base.jsontext", "lading.base.paths",
-    "lading.client", "lading.client.api", "lading.client.endpoint", "lading.client.http", "lading.client.wire", "lading.cli", "lading.cli.context", "lading.cli.entry", "lading.cli.flags",
-    "lading.cli.session", "lading.cli.verbs",
+    "lading", "lading.base", "lading.base.errors", "lading.base.jsontext", "lading.base.paths", "lading.client",
+    "lading.client.api", "lading.client.endpoint", "lading.client.http", "lading.client.wire", "lading.cli",
+    "lading.cli.context", "lading.cli.entry", "lading.cli.flags", "lading.cli.session", "lading.cli.verbs",
 }  # fmt: skip
 RUN = {"run", "runflags", "createbody"}
 FOREGROUND = {"terminal", "follow", "streams"}
