@@ -80,7 +80,7 @@ def test_nothing_is_left(tmp_path: Path) -> None:
         assert table_exists(lab.networks.table)
         lab.networks.close()
         assert not table_exists(lab.networks.table)
-    assert threading.active_count() == threads
+    assert settles(lambda: threading.active_count() <= threads)  # other tests' threads may end meanwhile
     assert descriptors() == open_before
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import socket
 import sys
@@ -267,7 +268,7 @@ def test_without_a_session_the_run_directory_is_ones_own_in_tmp(single: User) ->
     single.end()
     assert settles(lambda: not processes())
     single.environ["XDG_RUNTIME_DIR"] = ""
-    single.mounts.append("mount -t tmpfs -o mode=1777 tmpfs /tmp")
+    shutil.rmtree(f"/tmp/lading-{UID}", ignore_errors=True)
     command = [sys.executable, "-P", "-m", "lading", "--here", "run", "--rm", "tiny", "echo", "batch"]
     try:
         done = single.run("sh", "-c", f"umask 002; {shlex.join(command)}; stat -c %a /tmp/lading-{UID}")
@@ -275,7 +276,7 @@ def test_without_a_session_the_run_directory_is_ones_own_in_tmp(single: User) ->
         assert settles(lambda: not processes()), processes()
     finally:
         single.environ.pop("XDG_RUNTIME_DIR")
-        single.mounts.clear()
+        shutil.rmtree(f"/tmp/lading-{UID}", ignore_errors=True)
 
 
 def test_a_killed_keeper_is_replaced(single: User) -> None:

@@ -76,7 +76,7 @@ def test_time_offsets(world: World) -> None:
 def test_a_user_namespace_and_its_maps(world: World, tmp_path: Path) -> None:
     maps = [{"containerID": 0, "hostID": 100000, "size": 1000}]
     for parent in [tmp_path, *tmp_path.parents[:3]]:
-        parent.chmod(0o755)
+        parent.chmod(parent.stat().st_mode | 0o055)
     (tmp_path / "file").touch()
     os.chown(tmp_path / "file", 100005, 100005)
     said = world.said(

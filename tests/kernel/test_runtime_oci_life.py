@@ -467,7 +467,7 @@ def test_an_ordinary_user_runs_a_bundle(world: World, tmp_path: Path) -> None:
     """One identity, no control group, no privilege: what `spec --rootless` describes."""
     python = _interpreter_for_all()
     for parent in [tmp_path, *tmp_path.parents[:3]]:
-        parent.chmod(0o755)
+        parent.chmod(parent.stat().st_mode | 0o055)
     bundle = tmp_path / "b"
     shutil.copytree(world.rootfs, bundle / "rootfs", symlinks=True)
     for name in ("home", "st"):

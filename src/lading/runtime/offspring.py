@@ -32,8 +32,11 @@ def seat(directories: list[str], fds: list[int]) -> None:
         for fd in procs:
             os.write(fd, b"%d" % waiting.pid)
             os.close(fd)
-        report.send(b"seated")
-        data, passed = wire.receive_many(report)
+        try:
+            report.send(b"seated")
+            data, passed = wire.receive_many(report)
+        except OSError:  # the daemon was killed just now
+            data, passed = b"", []
         if not data:  # the daemon has gone, or wants no spare any more
             waiting.channel.close()
             os.waitpid(waiting.pid, 0)

@@ -12,15 +12,18 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass
 
 from lading.base.errors import Internal, LadingError
-from lading.runtime.cgroup.group import Group
+from lading.runtime.cgroup.group import PARENT, Group
 from lading.runtime.cgroup.layout import Layout
 from lading.runtime.starter import Starter
 
 _TIMEOUT = 30.0
+_STALE = 120
+"""Seconds after which an empty seat is nobody's."""
 _LOW = 1
 """Seats left at which more are made."""
 _LATER = 0.02
@@ -45,6 +48,21 @@ class Seats:
         self._thread: threading.Thread | None = None
         self._closed = False
 
+    def sweep(self) -> None:
+        """Remove groups that a daemon killed between mkdir and fork left: empty ones, minutes old, of any engine."""
+        for mount in set(self._layout.v1.values()):
+            parent = f"{mount}/{PARENT}"
+            try:
+                names = [name for name in os.listdir(parent) if name.startswith("seat-")]
+            except OSError:
+                continue
+            for name in names:
+                try:
+                    if time.time() - os.stat(f"{parent}/{name}").st_mtime > _STALE:
+                        os.rmdir(f"{parent}/{name}")
+                except OSError:
+                    pass  # somebody sits in it, or it is gone
+
     def warm(self) -> None:
         """Begin to make seats in the background."""
         with self._changed:
@@ -61,6 +79,7 @@ class Seats:
         return seat or self._make()
 
     def _refill(self) -> None:
+        self.sweep()
         while True:
             with self._changed:
                 if len(self._ready) >= self._ahead:

@@ -12,7 +12,7 @@ from lading.api.ports import Engine
 from lading.api.render import containers as render
 from lading.api.router import Route
 from lading.base import clock
-from lading.base.errors import Invalid, LadingError
+from lading.base.errors import Invalid, LadingError, NotFound
 
 
 def list_(engine: Engine, x: Exchange) -> None:
@@ -26,8 +26,22 @@ def list_(engine: Engine, x: Exchange) -> None:
 
 def create(engine: Engine, x: Exchange) -> None:
     request = parse.create(x.json_body(), x.text("name"), x.text("platform"))
-    identifier, warnings = engine.containers.create(request)
+    try:
+        identifier, warnings = engine.containers.create(request)
+    except NotFound as error:
+        if not _has_image(engine, request.config.image):
+            raise
+        # Clients read 404 here as "no such image", fetch it and try again; something else is missing.
+        raise Refused(400, str(error), error.exit_code) from error
     x.json({"Id": identifier, "Warnings": list(warnings)}, 201)
+
+
+def _has_image(engine: Engine, name: str) -> bool:
+    try:
+        engine.images.inspect(name)
+    except LadingError:
+        return False
+    return True
 
 
 def inspect(engine: Engine, x: Exchange) -> None:
