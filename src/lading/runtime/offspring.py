@@ -38,9 +38,10 @@ def seat(directories: list[str], fds: list[int]) -> None:
         except OSError:  # the daemon was killed just now
             data, passed = b"", []
         if not data:  # the daemon has gone, or wants no spare any more
+            held = _renamed(waiting.pid, directories)
             waiting.channel.close()
             os.waitpid(waiting.pid, 0)
-            remove_directories(directories)
+            remove_directories(held)
             os._exit(0)
         monitor = Monitor(_read_plan(passed[0]), passed, report, waiting)
         monitor.run()
@@ -49,6 +50,18 @@ def seat(directories: list[str], fds: list[int]) -> None:
         _broken(error, report, monitor)
     finally:
         os._exit(71)
+
+
+def _renamed(pid: int, directories: list[str]) -> list[str]:
+    """Where the seat's groups are now: a daemon that died in a start may have given them the container's name."""
+    fd = os.open(f"/proc/{pid}/cgroup", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        lines = os.read(fd, 1 << 16).decode("utf-8", "surrogateescape").splitlines()
+    finally:
+        os.close(fd)
+    parents = {os.path.dirname(directory) for directory in directories}
+    names = {line.rpartition("/")[2] for line in lines if line.rpartition("/")[0].endswith("/lading")}
+    return directories + [f"{parent}/{name}" for parent in parents for name in names]
 
 
 def execution(fds: list[int]) -> None:
