@@ -46,6 +46,8 @@ def test_a_container_that_fills_the_disk_ends_and_can_be_removed(disk: Path) -> 
         end = engine.containers.wait(identifier, "next-exit")
         engine.containers.start(identifier)
         assert end.result(30).code != 0
+        groups = [names for folder, names, _ in os.walk("/sys/fs/cgroup") if folder.endswith("/lading")]
+        assert identifier not in {name for names in groups for name in names}
         before = len(os.listdir(f"{paths.root}/snapshots"))
         fill(disk)
         made: list[str] = []

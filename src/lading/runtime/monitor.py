@@ -315,11 +315,14 @@ class Monitor:
             self._kill_rest()
         self.streams.drain()
         finished = time.time_ns()
-        write_file(
-            "exit",
-            b'{"code":%d,"signal":%d,"oom":%s,"finished_ns":%d}'
-            % (code, number, b"true" if oom else b"false", finished),
-        )
+        try:
+            write_file(
+                "exit",
+                b'{"code":%d,"signal":%d,"oom":%s,"finished_ns":%d}'
+                % (code, number, b"true" if oom else b"false", finished),
+            )
+        except OSError:
+            pass  # a full disk: a daemon that listens hears the code all the same
         self._leave()
         for connection in self.watchers:
             self._tell(connection, ("exited", code, number, oom, finished))
